@@ -100,7 +100,7 @@ struct engine_io {
 	void *buf;       /* in the memory that engine_memory() tells, 64-byte aligned; for the disk tier
 	                  * offset, len and buf are multiples of 4096 */
 	void (*done)(struct engine_io *io, int status);
-	uint64_t priv[10]; /* the I/O layer's own from start until done() */
+	uint64_t priv[16]; /* the I/O layer's own from start until done() */
 };
 
 /* What the engine calls. All on the lane's thread; none may call back into the engine before it returns. */
