@@ -52,8 +52,9 @@ struct tier_disk_stats {
  */
 int tier_disk_open(const struct tier_disk_config *cfg, const struct env *env,
 	struct tier_disk **out, char *err, size_t err_bytes);
-/* Waits for what the kernel still holds, at most timeout_ns (or 1 s when that is 0), then leaves
- * those buffers behind unfreed. done(-ECANCELED) is called for ios that were still in flight. */
+/* Waits for what the kernel still holds until nothing comes back for timeout_ns (1 s when that is
+ * 0), then leaves those buffers behind unfreed. done(-ECANCELED) is called for ios that were still
+ * in flight; it must not start others. */
 void tier_disk_close(struct tier_disk *d);
 /* False: O_DIRECT was asked for and refused by the file system (worth a warning), or not asked for.
  */
