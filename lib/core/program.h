@@ -1,0 +1,48 @@
+/* What every daemon's main() shares: arguments, exit codes, and telling systemd how we are. */
+#ifndef FALLOW_CORE_PROGRAM_H
+#define FALLOW_CORE_PROGRAM_H
+
+#include <stdint.h>
+
+#include "lib/core/config.h"
+
+enum program_exit {
+	PROGRAM_OK = 0,
+	PROGRAM_FAILED = 1,  /* something at run time; the log says what */
+	PROGRAM_USAGE = 2,   /* wrong arguments */
+	PROGRAM_CONFIG = 78, /* wrong configuration (EX_CONFIG) */
+	PROGRAM_RUN = -1,    /* not an exit code: go on and run */
+};
+
+struct program {
+	const char *name;
+	const char *summary; /* one sentence for --help */
+	const struct config_schema *schema;
+};
+
+/*
+ * --config FILE, --check, --dump-config, --help, --help-config, --version, -v (--verbose: debug
+ * lines whatever the configuration says; twice: those of the data path too), --man (the manual
+ * page's text). Without --config every setting has its default. Fills in cfg (schema->size bytes).
+ * Call it first in main(). PROGRAM_RUN, or the code to exit with after what was asked for was
+ * printed.
+ */
+int program_start(const struct program *p, int argc, char **argv, void *cfg);
+/* How often -v was given. */
+unsigned program_verbose(void);
+/* log_init() and the level of the configuration, raised by -v. level: enum log_level. */
+void program_log_start(int level);
+
+/* Words of the log level setting, for CONFIG_WORD. */
+extern const struct config_choice program_log_levels[];
+
+/* sd_notify(3); all do nothing outside systemd, never block for long, control thread. */
+void program_notify_ready(void);
+void program_notify_stopping(void);
+void program_notify_status(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void program_notify_watchdog(void);
+/* How often program_notify_watchdog() wants to be called, ns (half of WatchdogSec); 0: not at all.
+ */
+uint64_t program_watchdog_interval_ns(void);
+
+#endif
