@@ -89,5 +89,7 @@ struct cluster_donor_info {
 };
 unsigned cluster_donors(const struct cluster *c);
 void cluster_donor_info(const struct cluster *c, unsigned donor, struct cluster_donor_info *out);
+/* Why the donor has no session, or "" while it has one; a constant. */
+const char *cluster_donor_reason(const struct cluster *c, unsigned donor);
 
 #endif
