@@ -386,7 +386,7 @@ static void session_event(struct bufferevent *bev, short what, void *arg)
 		callback_leave(s);
 		return;
 	}
-	if (what & BEV_EVENT_EOF && !session_deliver_rest(s))
+	if (what & BEV_EVENT_EOF && s->state == SESSION_OPEN && !session_deliver_rest(s))
 		return;
 	if (what & BEV_EVENT_TIMEOUT)
 		session_fail(s, CONTROL_CLOSE_IDLE, -ETIMEDOUT,
