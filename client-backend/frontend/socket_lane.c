@@ -44,6 +44,7 @@ struct socket_lane {
 	int epoll_fd;
 	unsigned count, turn;
 	bool asleep;
+	uint64_t now_ns; /* as of the last request: one clock read for each */
 	struct socket_lane_stats stats;
 	struct socket_attachment *attachment[];
 };
@@ -298,8 +299,8 @@ static void page_request(struct socket_lane *l, struct socket_attachment *a, uns
 		status = engine_get(l->engine, k, a->page[slot], &r->req);
 	}
 	if (status != -EINPROGRESS) {
-		uint64_t now_ns = env_now_ns(l->env);
-		request_finish(l, r, status, now_ns);
+		l->now_ns = env_now_ns(l->env);
+		request_finish(l, r, status, l->now_ns);
 		return;
 	}
 	r->busy = true;
@@ -308,7 +309,7 @@ static void page_request(struct socket_lane *l, struct socket_attachment *a, uns
 }
 
 static enum socket_violation execute(
-	struct socket_lane *l, struct socket_attachment *a, uint32_t slot, uint64_t now_ns)
+	struct socket_lane *l, struct socket_attachment *a, uint32_t slot)
 {
 	if (slot >= a->slots)
 		return SOCKET_VIOLATION_SLOT_RANGE;
@@ -323,7 +324,7 @@ static enum socket_violation execute(
 	struct request *r = &a->request[slot];
 	r->attachment = a;
 	r->req.done = request_done;
-	r->start_ns = now_ns;
+	r->start_ns = l->now_ns;
 	if (d.op == SOCKET_OP_NOP) {
 		stat_add(&l->stats.nops, 1);
 		answer(l, a, slot, 0, 0);
@@ -367,9 +368,10 @@ static unsigned attachment_poll(struct socket_lane *l, struct socket_attachment 
 	if (a->violation)
 		return 0;
 	while (n < budget && ring_peek(a, &slot)) {
+		if (n++ == 0)
+			l->now_ns = env_now_ns(l->env);
 		a->head++;
-		n++;
-		enum socket_violation why = execute(l, a, slot, env_now_ns(l->env));
+		enum socket_violation why = execute(l, a, slot);
 		if (why) {
 			violate(l, a, why);
 			break;
