@@ -16,6 +16,7 @@
 enum config_type {
 	CONFIG_BOOL,	 /* bool; true, false, yes, no, on, off */
 	CONFIG_NUMBER,	 /* uint32_t; min..max */
+	CONFIG_PORT,	 /* uint16_t; min..max */
 	CONFIG_INTEGER,	 /* int32_t; min..max, read as int64_t */
 	CONFIG_COUNT,	 /* uint64_t; min..max; 16M is not understood, 16777216 and 16Mi are */
 	CONFIG_SIZE,	 /* uint64_t bytes; "4096", "64MiB", "1.5GiB" */
@@ -50,15 +51,21 @@ struct config_field {
 	size_t size;	      /* strings: bytes; lists: bytes of an element */
 	const char *standard; /* the default as it would be written; NULL in a list's element: must
 				 be given */
-	uint64_t min, max;    /* both 0: any; strings: CONFIG_EMPTY in min allows "" */
+	uint64_t min, max;    /* both 0: any; strings: max 1 allows "" */
 	const struct config_choice *choices;
 	const struct config_field *fields;
 	size_t count_offset;
 	const char *help; /* one or two sentences, without a final newline */
 };
 
-#define CONFIG_ANY   0, 0
-#define CONFIG_EMPTY 0, 1 /* for strings: may be empty */
+#define CONFIG_MS  1000000ull
+#define CONFIG_S   1000000000ull
+#define CONFIG_KIB ((uint64_t)1 << 10)
+#define CONFIG_MIB ((uint64_t)1 << 20)
+#define CONFIG_GIB ((uint64_t)1 << 30)
+#define CONFIG_TIB ((uint64_t)1 << 40)
+
+enum { CONFIG_NOT_EMPTY = 0, CONFIG_MAY_BE_EMPTY = 1 }; /* for CONFIG_TEXT */
 
 /* Lines of a table. s: the struct's name; m: its member, which also is the key. */
 #define CONFIG_FIELD_(s, key, m, t, std)                                                           \
@@ -80,6 +87,11 @@ struct config_field {
 #define CONFIG_GROUP(s, key, m, table, text)                                                       \
 	{                                                                                          \
 		CONFIG_FIELD_(s, key, m, CONFIG_SECTION, NULL), .fields = table, .help = text      \
+	}
+/* A section whose members lie in the struct of the table above it, under their own offsets. */
+#define CONFIG_PART(key, table, text)                                                              \
+	{                                                                                          \
+		.name = key, .type = CONFIG_SECTION, .fields = table, .help = text                 \
 	}
 #define CONFIG_ARRAY(s, key, m, count, table, text)                                                \
 	{                                                                                          \

@@ -1,13 +1,15 @@
-/* The world as pure code sees it: a clock and a source of random numbers, handed in by the caller. */
+/* The world as pure code sees it: a clock and a source of random numbers, handed in by the caller.
+ */
 #ifndef FALLOW_CORE_ENV_H
 #define FALLOW_CORE_ENV_H
 
 #include <stdint.h>
 
 /*
- * The engine, the cluster logic and the memory server's lease logic read no clock and draw no random
- * number of their own. A daemon hands in the system's (env_system), a test a virtual clock and a seed.
- * Both calls must be safe in the thread that owns the object the env was given to, and never block.
+ * The engine, the cluster logic and the memory server's lease logic read no clock and draw no
+ * random number of their own. A daemon hands in the system's (env_system), a test a virtual clock
+ * and a seed. Both calls must be safe in the thread that owns the object the env was given to, and
+ * never block.
  */
 struct env {
 	uint64_t (*now_ns)(void *ctx); /* monotonic time in nanoseconds; never goes back */

@@ -14,6 +14,34 @@ enum program_exit {
 	PROGRAM_RUN = -1,    /* not an exit code: go on and run */
 };
 
+/* The sections "http" and "log", the same in every daemon. */
+struct program_http {
+	char address[64]; /* numeric */
+	uint32_t port;	  /* 0: no TCP listener */
+	char socket[108]; /* "": no unix socket */
+};
+
+struct program_log {
+	int level; /* enum log_level */
+	bool datapath;
+};
+
+extern const struct config_choice program_log_levels[];
+extern const struct config_field program_log_fields[];
+
+/* Defines a static table for CONFIG_GROUP; port: the default, as a string. */
+#define PROGRAM_HTTP_TABLE(table, standard_port)                                                   \
+	static const struct config_field table[] = {                                               \
+		CONFIG_TEXT(program_http, "address", address, CONFIG_STRING, "127.0.0.1",          \
+			CONFIG_NOT_EMPTY,                                                          \
+			"Numeric address to serve metrics and status on. There is no access "      \
+			"control: keep it on loopback."),                                          \
+		CONFIG_VALUE(program_http, "port", port, CONFIG_NUMBER, standard_port, 0, 65535,   \
+			"TCP port for metrics and status; 0 for none."),                           \
+		CONFIG_TEXT(program_http, "socket", socket, CONFIG_PATH, "", CONFIG_MAY_BE_EMPTY,  \
+			"Unix socket that serves the same; empty for none."),                      \
+		CONFIG_END}
+
 struct program {
 	const char *name;
 	const char *summary; /* one sentence for --help */
@@ -30,11 +58,8 @@ struct program {
 int program_start(const struct program *p, int argc, char **argv, void *cfg);
 /* How often -v was given. */
 unsigned program_verbose(void);
-/* log_init() and the level of the configuration, raised by -v. level: enum log_level. */
-void program_log_start(int level);
-
-/* Words of the log level setting, for CONFIG_WORD. */
-extern const struct config_choice program_log_levels[];
+/* log_init() and the level of the configuration, raised by -v. */
+void program_log_start(const struct program_log *log);
 
 /* sd_notify(3); all do nothing outside systemd, never block for long, control thread. */
 void program_notify_ready(void);

@@ -10,14 +10,14 @@ typedef _Atomic uint64_t stat_t; /* the one typedef: a counter that other thread
 /* Only the owner thread writes, so a relaxed load and store is enough and costs no locked cycle. */
 static inline void stat_add(stat_t *s, uint64_t n)
 {
-	atomic_store_explicit(s, atomic_load_explicit(s, memory_order_relaxed) + n,
-		memory_order_relaxed);
+	atomic_store_explicit(
+		s, atomic_load_explicit(s, memory_order_relaxed) + n, memory_order_relaxed);
 }
 
 static inline void stat_sub(stat_t *s, uint64_t n)
 {
-	atomic_store_explicit(s, atomic_load_explicit(s, memory_order_relaxed) - n,
-		memory_order_relaxed);
+	atomic_store_explicit(
+		s, atomic_load_explicit(s, memory_order_relaxed) - n, memory_order_relaxed);
 }
 
 static inline void stat_set(stat_t *s, uint64_t n)
@@ -50,7 +50,7 @@ static inline unsigned hist_bucket(uint64_t ns)
 		return (unsigned)ns;
 	unsigned msb = 63u - (unsigned)__builtin_clzll(ns);
 	unsigned b = ((msb - HIST_SUB_BITS + 1) << HIST_SUB_BITS) +
-		(unsigned)((ns >> (msb - HIST_SUB_BITS)) & ((1u << HIST_SUB_BITS) - 1));
+		     (unsigned)((ns >> (msb - HIST_SUB_BITS)) & ((1u << HIST_SUB_BITS) - 1));
 	return b < HIST_BUCKETS ? b : HIST_BUCKETS - 1;
 }
 

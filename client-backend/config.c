@@ -1,0 +1,321 @@
+/* The schema of the backend's settings: names, bounds, defaults and what they mean. */
+#include "client-backend/config.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const struct config_choice codec_words[] = {
+	{"none", ENGINE_CODEC_NONE},
+	{"lz4", ENGINE_CODEC_LZ4},
+	{"zstd", ENGINE_CODEC_ZSTD},
+	{NULL, 0},
+};
+
+static const struct config_choice disk_words[] = {
+	{"never", ENGINE_DISK_NEVER},
+	{"overflow", ENGINE_DISK_OVERFLOW},
+	{"mirror", ENGINE_DISK_MIRROR},
+	{NULL, 0},
+};
+
+static const struct config_choice transport_words[] = {
+	{"auto", CLUSTER_TRANSPORT_AUTO},
+	{"tcp", CLUSTER_TRANSPORT_TCP},
+	{"verbs", CLUSTER_TRANSPORT_VERBS},
+	{NULL, 0},
+};
+
+static const struct config_choice verbs_words[] = {
+	{"auto", FALLOWD_VERBS_AUTO},
+	{"on", FALLOWD_VERBS_ON},
+	{"off", FALLOWD_VERBS_OFF},
+	{NULL, 0},
+};
+
+static const struct config_field socket_fields[] = {
+	CONFIG_TEXT(fallowd_config, "path", socket.path, CONFIG_PATH, "/run/fallow/fallowd.sock",
+		CONFIG_NOT_EMPTY, "Unix socket for libfallow's clients."),
+	CONFIG_VALUE(fallowd_config, "mode", socket.mode, CONFIG_MODE, "0660", 0, 0777,
+		"Permission bits of the socket."),
+	CONFIG_TEXT(fallowd_config, "group", socket.group, CONFIG_STRING, "", CONFIG_MAY_BE_EMPTY,
+		"Group of the socket; empty for that of the process."),
+	CONFIG_VALUE(fallowd_config, "max_sessions", socket.max_sessions, CONFIG_NUMBER, "64", 1,
+		4096, "Clients connected at a time; more are refused."),
+	CONFIG_VALUE(fallowd_config, "session_grace", socket.session_grace_ns, CONFIG_DURATION,
+		"10s", 0, 3600 * CONFIG_S,
+		"How long the unnamed private pools of a client that went away are kept."),
+	CONFIG_VALUE(fallowd_config, "slots", socket.slots, CONFIG_NUMBER, "64", 1, 4096,
+		"Requests in flight at a time, for each lane of each client."),
+	CONFIG_END,
+};
+
+static const struct config_field cpu_fields[] = {
+	{.name = "",
+		.type = CONFIG_NUMBER,
+		.size = sizeof(uint32_t),
+		.max = 1023,
+		.help = "A processor's number."},
+	CONFIG_END,
+};
+
+static const struct config_field lane_fields[] = {
+	CONFIG_VALUE(fallowd_config, "count", lanes.count, CONFIG_NUMBER, "1", 1, FALLOWD_MAX_LANES,
+		"Data threads. The stored pages belong to lanes: it cannot change while they are "
+		"kept."),
+	CONFIG_ARRAY(fallowd_config, "cpus", lanes.cpus, lanes.cpu_count, cpu_fields,
+		"Processors to pin lanes to, in turn; an empty list pins none."),
+	CONFIG_VALUE(fallowd_config, "idle_poll", lanes.idle_poll_ns, CONFIG_DURATION, "50us", 0,
+		1 * CONFIG_S, "A lane with nothing to do polls for this long, then sleeps."),
+	CONFIG_END,
+};
+
+static const struct config_field store_fields[] = {
+	CONFIG_VALUE(fallowd_config, "size", store.size, CONFIG_AMOUNT, "256MiB", 0, 0,
+		"The local tier, all lanes together; a size or a percentage of RAM."),
+	CONFIG_VALUE(fallowd_config, "segment", store.segment_bytes, CONFIG_SIZE, "1MiB",
+		64 * CONFIG_KIB, 4 * CONFIG_MIB,
+		"Length of a segment, the unit that moves between tiers; a power of two."),
+	CONFIG_VALUE(fallowd_config, "max_pages", store.max_pages, CONFIG_COUNT, "0", 0,
+		(uint64_t)1 << 40,
+		"Pages that the index can hold; 0 for 64 times what fits the local tier "
+		"uncompressed."),
+	CONFIG_VALUE(fallowd_config, "max_objects", store.max_objects, CONFIG_COUNT, "0", 0,
+		(uint64_t)1 << 32, "Objects at a time; 0 for one per 16 pages."),
+	CONFIG_VALUE(fallowd_config, "huge_pages", store.huge_pages, CONFIG_BOOL, "true", 0, 0,
+		"Ask for transparent huge pages for the arenas."),
+	CONFIG_VALUE(fallowd_config, "lock_memory", store.lock_memory, CONFIG_BOOL, "false", 0, 0,
+		"Lock the arenas into memory; needs CAP_IPC_LOCK or a large enough limit."),
+	CONFIG_VALUE(fallowd_config, "spill_percent", store.spill_percent, CONFIG_PERCENT, "25%", 1,
+		90,
+		"Spill when a smaller share of the local tier is free or has copies on donors."),
+	CONFIG_VALUE(fallowd_config, "live_percent", store.live_percent, CONFIG_PERCENT, "85%", 10,
+		98, "Clean segments until live bytes are this share of the bytes held."),
+	CONFIG_VALUE(fallowd_config, "fetches", store.fetches, CONFIG_NUMBER, "256", 1, 65536,
+		"Reads in flight at a time, each lane."),
+	CONFIG_VALUE(fallowd_config, "moves", store.moves, CONFIG_NUMBER, "8", 1, 256,
+		"Segments on the move at a time, each lane."),
+	CONFIG_END,
+};
+
+static const struct config_field timing_fields[] = {
+	CONFIG_VALUE(fallowd_config, "hedge", timing.hedge_ns, CONFIG_DURATION, "5ms", 0,
+		60 * CONFIG_S, "A get asks the next holder too after this; 0 for never."),
+	CONFIG_VALUE(fallowd_config, "get_timeout", timing.get_timeout_ns, CONFIG_DURATION, "10s",
+		10 * CONFIG_MS, 600 * CONFIG_S, "A get that nobody answers fails after this."),
+	CONFIG_VALUE(fallowd_config, "put_wait", timing.put_wait_ns, CONFIG_DURATION, "200ms", 0,
+		60 * CONFIG_S, "A put waits this long for room that is being made; then refused."),
+	CONFIG_VALUE(fallowd_config, "retry", timing.retry_ns, CONFIG_DURATION, "500ms",
+		1 * CONFIG_MS, 600 * CONFIG_S,
+		"A move of a segment that failed is tried again then."),
+	CONFIG_VALUE(fallowd_config, "io_timeout", timing.io_timeout_ns, CONFIG_DURATION, "5s",
+		10 * CONFIG_MS, 600 * CONFIG_S,
+		"A transfer that takes longer breaks its connection, which is made anew."),
+	CONFIG_END,
+};
+
+static const struct config_field pool_fields[] = {
+	CONFIG_VALUE(fallowd_config, "copies", pools.copies, CONFIG_NUMBER, "2", 1,
+		ENGINE_MAX_COPIES,
+		"Donors that hold each segment of a persistent pool: one fewer may be lost."),
+	CONFIG_WORD(fallowd_config, "codec", pools.codec, codec_words, "lz4", "Compression."),
+	CONFIG_WORD(fallowd_config, "disk", pools.disk, disk_words, "overflow",
+		"Copies on the disk tier: never; overflow: when the donors have no room; mirror: "
+		"always."),
+	CONFIG_VALUE(fallowd_config, "zstd_level", pools.zstd_level, CONFIG_NUMBER, "3", 1, 19,
+		"Level of zstd in the pools that use it."),
+	CONFIG_END,
+};
+
+static const struct config_field remote_fields[] = {
+	CONFIG_VALUE(fallowd_config, "max_lease", remote.max_lease, CONFIG_AMOUNT, "16GiB", 0, 0,
+		"The most to lease from all donors together; a size, or a percentage of this "
+		"machine's RAM."),
+	CONFIG_WORD(fallowd_config, "verbs", remote.verbs, verbs_words, "auto",
+		"Use RDMA: auto does when there is a device; on makes a missing device an error."),
+	CONFIG_TEXT(fallowd_config, "verbs_device", remote.verbs_device, CONFIG_STRING, "",
+		CONFIG_MAY_BE_EMPTY, "RDMA device, for example mlx5_0; empty for any."),
+	CONFIG_VALUE(fallowd_config, "depth", remote.depth, CONFIG_NUMBER, "128", 1, 4096,
+		"Transfers in flight on one connection."),
+	CONFIG_VALUE(fallowd_config, "heartbeat", remote.heartbeat_ns, CONFIG_DURATION, "1s",
+		10 * CONFIG_MS, 60 * CONFIG_S,
+		"How often donors are asked whether they are there."),
+	CONFIG_VALUE(fallowd_config, "suspect", remote.suspect_ns, CONFIG_DURATION, "3s",
+		10 * CONFIG_MS, 600 * CONFIG_S,
+		"A donor silent for this long gets no new segments and is read last."),
+	CONFIG_VALUE(fallowd_config, "dead", remote.dead_ns, CONFIG_DURATION, "10s", 10 * CONFIG_MS,
+		3600 * CONFIG_S,
+		"A donor silent for this long counts as lost; its segments are repaired."),
+	CONFIG_VALUE(fallowd_config, "connect_timeout", remote.connect_timeout_ns, CONFIG_DURATION,
+		"3s", 10 * CONFIG_MS, 60 * CONFIG_S, "The most that connecting may take."),
+	CONFIG_VALUE(fallowd_config, "reconnect_min", remote.reconnect_min_ns, CONFIG_DURATION,
+		"100ms", 1 * CONFIG_MS, 60 * CONFIG_S, "First pause before connecting again."),
+	CONFIG_VALUE(fallowd_config, "reconnect_max", remote.reconnect_max_ns, CONFIG_DURATION,
+		"5s", 1 * CONFIG_MS, 600 * CONFIG_S,
+		"Longest pause before connecting again; each is twice the last."),
+	CONFIG_END,
+};
+
+static const struct config_field disk_fields[] = {
+	CONFIG_TEXT(fallowd_config, "path", disk.path, CONFIG_PATH, "", CONFIG_MAY_BE_EMPTY,
+		"Directory or block device of the disk tier; empty for none."),
+	CONFIG_VALUE(fallowd_config, "size", disk.size_bytes, CONFIG_SIZE, "0", 0,
+		1024 * CONFIG_TIB, "Its size, all lanes together."),
+	CONFIG_VALUE(fallowd_config, "direct", disk.direct, CONFIG_BOOL, "true", 0, 0,
+		"Bypass the page cache (O_DIRECT)."),
+	CONFIG_VALUE(fallowd_config, "depth", disk.depth, CONFIG_NUMBER, "16", 1, 256,
+		"Transfers in flight, each lane."),
+	CONFIG_VALUE(fallowd_config, "timeout", disk.timeout_ns, CONFIG_DURATION, "30s",
+		100 * CONFIG_MS, 600 * CONFIG_S, "A transfer that takes longer has failed."),
+	CONFIG_END,
+};
+
+/* What a client may do, and the same for those without an entry of their own. */
+#define CLIENT_RIGHTS                                                                              \
+	CONFIG_VALUE(fallowd_client_config, "quota", quota_bytes, CONFIG_SIZE, "0", 0,             \
+		1024 * CONFIG_TIB, "The most it may store, counted before compression; 0: any."),  \
+		CONFIG_VALUE(fallowd_client_config, "weight", weight, CONFIG_NUMBER, "100", 1,     \
+			10000, "Its share of the local tier, relative to the other clients."),     \
+		CONFIG_VALUE(fallowd_client_config, "persistent", persistent, CONFIG_BOOL, "true", \
+			0, 0, "It may open persistent pools."),                                    \
+		CONFIG_VALUE(fallowd_client_config, "ephemeral", ephemeral, CONFIG_BOOL, "true",   \
+			0, 0, "It may open ephemeral pools."),                                     \
+		CONFIG_VALUE(fallowd_client_config, "shared", shared, CONFIG_BOOL, "true", 0, 0,   \
+			"It may open shared pools."),                                              \
+		CONFIG_VALUE(fallowd_client_config, "max_pools", max_pools, CONFIG_NUMBER, "64",   \
+			1, ENGINE_MAX_POOLS, "Pools that it may have at a time.")
+
+static const struct config_field client_fields[] = {
+	CONFIG_TEXT(fallowd_client_config, "name", name, CONFIG_NAME, NULL, CONFIG_NOT_EMPTY,
+		"Name of its account; and of the client, unless uid says who it is."),
+	CONFIG_VALUE(fallowd_client_config, "uid", uid, CONFIG_INTEGER, "-1", -1, INT32_MAX,
+		"User whose processes are this client; -1 to go by the name that a client gives."),
+	CLIENT_RIGHTS,
+	CONFIG_END,
+};
+
+static const struct config_field other_fields[] = {CLIENT_RIGHTS, CONFIG_END};
+
+static const struct config_field donor_fields[] = {
+	CONFIG_TEXT(cluster_donor_config, "name", name, CONFIG_NAME, NULL, CONFIG_NOT_EMPTY,
+		"What this donor is called here; stored pages remember it."),
+	CONFIG_TEXT(cluster_donor_config, "host", host, CONFIG_STRING, NULL, CONFIG_NOT_EMPTY,
+		"Host name or address."),
+	{.name = "port",
+		.type = CONFIG_PORT,
+		.offset = offsetof(struct cluster_donor_config, port),
+		.size = sizeof(uint16_t),
+		.standard = "7400",
+		.min = 1,
+		.max = 65535,
+		.help = "Control port."},
+	CONFIG_TEXT(cluster_donor_config, "failure_domain", failure_domain, CONFIG_NAME, "",
+		CONFIG_MAY_BE_EMPTY,
+		"Copies of a segment go to different domains; empty for what the donor says."),
+	CONFIG_WORD(cluster_donor_config, "transport", transport, transport_words, "auto",
+		"How its memory is reached; auto takes verbs when both sides have it."),
+	CONFIG_END,
+};
+
+PROGRAM_HTTP_TABLE(http_fields, "7480");
+
+static const struct config_field fields[] = {
+	CONFIG_TEXT(fallowd_config, "name", name, CONFIG_NAME, "", CONFIG_MAY_BE_EMPTY,
+		"What donors call this backend; empty for the host's name."),
+	CONFIG_TEXT(fallowd_config, "runtime_dir", runtime_dir, CONFIG_PATH, "/dev/shm/fallow",
+		CONFIG_NOT_EMPTY, "Where the arenas are kept: on tmpfs or hugetlbfs."),
+	CONFIG_TEXT(fallowd_config, "state_dir", state_dir, CONFIG_PATH, "/var/lib/fallow",
+		CONFIG_NOT_EMPTY, "Where this backend's identity is kept: on a disk."),
+	CONFIG_PART("socket", socket_fields, "Where local clients connect."),
+	CONFIG_PART("lanes", lane_fields, "The data threads."),
+	CONFIG_PART("store", store_fields, "The local tier and the index."),
+	CONFIG_PART("timing", timing_fields, "How long a request may wait for what."),
+	CONFIG_PART("pools", pool_fields, "What a pool gets unless its opener says otherwise."),
+	CONFIG_PART("remote", remote_fields, "Memory leased from donors."),
+	CONFIG_ARRAY(fallowd_config, "donors", donors, donor_count, donor_fields,
+		"The memory servers to lease from."),
+	CONFIG_PART("disk", disk_fields, "The disk tier."),
+	CONFIG_ARRAY(fallowd_config, "clients", clients, client_count, client_fields,
+		"Clients with a quota, weight or rights of their own; the first match counts."),
+	CONFIG_VALUE(fallowd_config, "others_allowed", others_allowed, CONFIG_BOOL, "true", 0, 0,
+		"Let clients in that no entry of the list matches."),
+	CONFIG_GROUP(fallowd_config, "others", others, other_fields,
+		"What each client may do that no entry of the list matches."),
+	CONFIG_GROUP(fallowd_config, "http", http, http_fields, "Metrics, status, dashboard."),
+	CONFIG_GROUP(fallowd_config, "log", log, program_log_fields, "Log lines on stderr."),
+	CONFIG_END,
+};
+
+#define FAIL(where, ...)                                                                           \
+	do {                                                                                       \
+		snprintf(path, path_bytes, "%s", where);                                           \
+		snprintf(err, err_bytes, __VA_ARGS__);                                             \
+		return -EINVAL;                                                                    \
+	} while (0)
+
+static int check_lists(
+	const struct fallowd_config *c, char *path, size_t path_bytes, char *err, size_t err_bytes)
+{
+	for (uint32_t i = 0; i < c->donor_count; i++) {
+		for (uint32_t k = 0; k < i; k++) {
+			if (strcmp(c->donors[i].name, c->donors[k].name))
+				continue;
+			snprintf(path, path_bytes, "donors[%u].name", i);
+			snprintf(err, err_bytes, "donors[%u] is called \"%s\" too", k,
+				c->donors[i].name);
+			return -EINVAL;
+		}
+		if (c->donors[i].transport == CLUSTER_TRANSPORT_VERBS &&
+			c->remote.verbs == FALLOWD_VERBS_OFF) {
+			snprintf(path, path_bytes, "donors[%u].transport", i);
+			snprintf(err, err_bytes, "verbs, but remote.verbs is off");
+			return -EINVAL;
+		}
+	}
+	for (uint32_t i = 0; i < c->client_count; i++) {
+		for (uint32_t k = 0; k < i; k++) {
+			if (strcmp(c->clients[i].name, c->clients[k].name))
+				continue;
+			snprintf(path, path_bytes, "clients[%u].name", i);
+			snprintf(err, err_bytes, "clients[%u] is called \"%s\" too", k,
+				c->clients[i].name);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
+static int check(const void *cfg, char *path, size_t path_bytes, char *err, size_t err_bytes)
+{
+	const struct fallowd_config *c = cfg;
+	uint64_t segment = c->store.segment_bytes;
+	uint64_t least = 8 * segment * c->lanes.count;
+
+	if (segment & (segment - 1))
+		FAIL("store.segment", "must be a power of two");
+	if (!c->store.size.percent && c->store.size.bytes < least)
+		FAIL("store.size", "must be at least 8 segments for each lane, here %llu bytes",
+			(unsigned long long)least);
+	if (c->timing.hedge_ns >= c->timing.get_timeout_ns)
+		FAIL("timing.hedge", "must be shorter than timing.get_timeout");
+	if (c->remote.suspect_ns < c->remote.heartbeat_ns)
+		FAIL("remote.suspect", "must not be shorter than remote.heartbeat");
+	if (c->remote.dead_ns < c->remote.suspect_ns)
+		FAIL("remote.dead", "must not be shorter than remote.suspect");
+	if (c->remote.reconnect_max_ns < c->remote.reconnect_min_ns)
+		FAIL("remote.reconnect_max", "must not be shorter than remote.reconnect_min");
+	if (c->disk.path[0] && c->disk.size_bytes < segment * c->lanes.count)
+		FAIL("disk.size",
+			"must be at least one segment for each lane, as disk.path is set");
+	if (!c->disk.path[0] && c->disk.size_bytes)
+		FAIL("disk.path", "is empty, but disk.size is not 0");
+	if (c->pools.disk == ENGINE_DISK_MIRROR && !c->disk.path[0])
+		FAIL("pools.disk", "mirror needs a disk tier: set disk.path and disk.size");
+	return check_lists(c, path, path_bytes, err, err_bytes);
+}
+
+const struct config_schema fallowd_config_schema = {
+	.name = "fallowd",
+	.fields = fields,
+	.size = sizeof(struct fallowd_config),
+	.check = check,
+};
