@@ -18,6 +18,7 @@ struct pool_entry {
 	unsigned lanes_seen;	     /* adopting: how many lanes have it */
 	unsigned last_lane;	     /* adopting */
 	bool mismatch;		     /* adopting: lanes disagree */
+	uint32_t other_id;	     /* adopting: what another lane has in this row */
 	bool doomed;		     /* adding: destroy it once it is added */
 	int status;		     /* destroying: what the opener is told in the end */
 	struct pool_waiter *waiters; /* calls to answer when the lanes have */
@@ -163,6 +164,8 @@ static struct pool_entry *entry_of_call(struct backend_call *call)
 	return (struct pool_entry *)((char *)call - offsetof(struct pool_entry, lanes));
 }
 
+static void entry_destroy(struct pools *p, struct pool_entry *e, int status);
+
 static void entry_destroyed(struct backend_call *call, int status, uint64_t value)
 {
 	struct pool_entry *e = entry_of_call(call);
@@ -174,6 +177,12 @@ static void entry_destroyed(struct backend_call *call, int status, uint64_t valu
 		status = 0;
 	}
 	p->under_way--;
+	if (e->other_id) {
+		e->desc.id = e->other_id;
+		e->other_id = 0;
+		entry_destroy(p, e, 0);
+		return;
+	}
 	waiters_answer(e, e->status ? e->status : status, 0);
 }
 
@@ -223,6 +232,8 @@ int pools_adopt(struct pools *p, unsigned lane, const struct engine_pool_desc *d
 	}
 	if (memcmp(&e->desc, d, sizeof(*d)) != 0) {
 		e->mismatch = true;
+		if (d->id != e->desc.id)
+			e->other_id = d->id;
 		return 0;
 	}
 	if (e->last_lane != lane)
