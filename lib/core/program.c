@@ -27,6 +27,7 @@ const struct config_field program_log_fields[] = {
 };
 
 static unsigned verbose;
+static const char *config_file;
 
 enum { OPTION_CHECK = 256, OPTION_DUMP, OPTION_HELP_CONFIG, OPTION_MAN, OPTION_VERSION };
 
@@ -150,11 +151,17 @@ int program_start(const struct program *p, int argc, char **argv, void *cfg)
 		fprintf(stderr, "%s: unexpected argument '%s'\n", p->name, argv[optind]);
 		return usage(p);
 	}
+	config_file = file;
 	if (load(p, file, cfg))
 		return PROGRAM_CONFIG;
 	if (dump)
 		config_dump(p->schema, cfg, stdout);
 	return check || dump ? flushed() : PROGRAM_RUN;
+}
+
+const char *program_config_file(void)
+{
+	return config_file;
 }
 
 unsigned program_verbose(void)

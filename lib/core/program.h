@@ -56,6 +56,8 @@ struct program {
  * printed.
  */
 int program_start(const struct program *p, int argc, char **argv, void *cfg);
+/* The file of --config, to be read again on SIGHUP; NULL: none was given. */
+const char *program_config_file(void);
 /* How often -v was given. */
 unsigned program_verbose(void);
 /* log_init() and the level of the configuration, raised by -v. */
