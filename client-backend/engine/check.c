@@ -1,0 +1,207 @@
+/* Consistency: everything that is stored or counted twice must agree. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "client-backend/engine/impl.h"
+
+struct tally {
+	uint64_t *seg_live, *pool_pages, *pool_entries;
+	uint32_t *object_pages;
+	uint64_t account_pages[ENGINE_MAX_ACCOUNTS];
+	uint64_t entries, dead, same, live;
+	char *err;
+	size_t err_bytes;
+	int rc;
+};
+
+__attribute__((format(printf, 2, 3))) static void wrong(struct tally *t, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (t->rc)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(t->err, t->err_bytes, fmt, ap);
+	va_end(ap);
+	t->rc = -EBADMSG;
+}
+
+static void tally_entry(struct engine *e, struct tally *t, uint64_t b, unsigned w)
+{
+	const struct index_entry *en = &e->index.bucket[b].way[w];
+	uint32_t id = (uint32_t)(en->key >> 32), row = loc_row(en->loc);
+	const struct object_row *o = &e->object[id];
+	uint32_t pool = object_pool(o);
+	const struct pool_row *p = pool_find(e, pool);
+
+	t->entries++;
+	if (!index_is_home(&e->index, b, w) || index_is_duplicate(&e->index, b, w))
+		wrong(t, "entry in bucket %llu is misplaced or there twice", (unsigned long long)b);
+	if (id == 0 || id > e->cfg.max_objects || object_state(o) == OBJECT_FREE) {
+		wrong(t, "entry names object %u, which is free", id);
+		return;
+	}
+	t->object_pages[id]++;
+	t->pool_entries[pool % ENGINE_MAX_POOLS]++;
+	if (p && object_state(o) == OBJECT_LIVE) {
+		t->pool_pages[pool % ENGINE_MAX_POOLS]++;
+		t->account_pages[p->desc.account]++;
+	} else {
+		t->dead++;
+	}
+	if (loc_is_same(en->loc)) {
+		t->same++;
+		return;
+	}
+	if (row >= e->cfg.max_segments || !e->seg[row].seq ||
+		loc_off(en->loc) + loc_len(en->loc) > e->seg[row].used) {
+		wrong(t, "entry names row %u, which is free or shorter", row);
+		return;
+	}
+	t->seg_live[row] += loc_len(en->loc);
+	t->live += loc_len(en->loc);
+	if (!e->seg[row].local)
+		return;
+	const struct record_header *h = (const void *)(seg_data(e, row) + loc_off(en->loc));
+
+	if (!record_intact(h, e->seg[row].seq, loc_len(en->loc), e->header->secret) ||
+		h->pool != pool || h->index != (uint32_t)en->key ||
+		memcmp(h->oid, o->oid, sizeof(h->oid)) != 0)
+		wrong(t, "record at row %u offset %u is not what its entry says", row,
+			loc_off(en->loc));
+}
+
+static void check_segments(struct engine *e, struct tally *t)
+{
+	uint32_t kinds[SEG_LOST + 1] = {0}, local = 0, shorts = 0;
+	uint64_t held = 0, away_live = 0, remote = 0;
+
+	for (uint32_t row = 0; row < e->cfg.max_segments; row++) {
+		const struct seg_row *s = &e->seg[row];
+		const struct seg_vol *v = &e->sv[row];
+
+		kinds[v->kind]++;
+		shorts += v->short_of;
+		if (!s->seq) {
+			if (v->kind != SEG_FREE)
+				wrong(t, "row %u is free but classed %u", row, v->kind);
+			continue;
+		}
+		if (v->live != t->seg_live[row])
+			wrong(t, "row %u: live %u counted, %llu named", row, v->live,
+				(unsigned long long)t->seg_live[row]);
+		if (s->sealed && v->live == 0 && v->pins == 0)
+			wrong(t, "row %u is dead but not freed", row);
+		if (s->local) {
+			local++;
+			if (e->slot_row[s->local - 1] != row)
+				wrong(t, "row %u does not own its local slot", row);
+		}
+		for (unsigned i = 0; i < DISK_HOLDER; i++) {
+			uint64_t h = s->holder[i];
+
+			if (!(h & HOLDER_VALID))
+				continue;
+			remote++;
+			held += e->cfg.segment_bytes;
+			away_live += v->live;
+			if (!region_used(e, holder_region(h)) ||
+				!(e->rv[holder_region(h)].bitmap[holder_slot(h) / 64] >>
+						(holder_slot(h) % 64) &
+					1))
+				wrong(t, "row %u holder %u is in no used slot", row, i);
+		}
+	}
+	if (local + e->free_slots != e->cfg.local_segments)
+		wrong(t, "%u local slots used and %u free of %u", local, e->free_slots,
+			e->cfg.local_segments);
+	for (unsigned k = 0; k <= SEG_LOST; k++)
+		if (kinds[k] != e->kinds[k])
+			wrong(t, "%u segments of kind %u, %u counted", kinds[k], k, e->kinds[k]);
+	if (shorts != e->short_rows)
+		wrong(t, "%u segments short of copies, %u counted", shorts, e->short_rows);
+	if (held != e->away_held_bytes || away_live != e->away_live_bytes)
+		wrong(t, "bytes on donors: held %llu live %llu, counted %llu and %llu",
+			(unsigned long long)held, (unsigned long long)away_live,
+			(unsigned long long)e->away_held_bytes,
+			(unsigned long long)e->away_live_bytes);
+	if (e->moves_active == 0 && remote != stat_get(&e->stats.remote_slots_used))
+		wrong(t, "%llu copies on donors, %llu slots used", (unsigned long long)remote,
+			(unsigned long long)stat_get(&e->stats.remote_slots_used));
+}
+
+static void check_donors(struct engine *e, struct tally *t)
+{
+	uint32_t free_slots[ENGINE_MAX_DONORS] = {0};
+
+	for (uint32_t r = 0; r < e->cfg.max_regions; r++) {
+		uint32_t used = 0;
+
+		if (!e->region[r].used)
+			continue;
+		for (uint32_t i = 0; i < e->rv[r].slots; i++)
+			used += e->rv[r].bitmap[i / 64] >> (i % 64) & 1;
+		if (used != e->rv[r].used)
+			wrong(t, "region %u: %u slots used, %u counted", r, used, e->rv[r].used);
+		if (!e->rv[r].revoking)
+			free_slots[e->region[r].desc.donor] += e->rv[r].slots - used;
+	}
+	for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
+		if (free_slots[d] != e->donor[d].free_slots)
+			wrong(t, "donor %u: %u slots free, %u counted", d, free_slots[d],
+				e->donor[d].free_slots);
+}
+
+static void check_counts(struct engine *e, struct tally *t)
+{
+	for (uint32_t id = 1; id <= e->cfg.max_objects; id++)
+		if (object_state(&e->object[id]) != OBJECT_FREE &&
+			e->object[id].pages != t->object_pages[id])
+			wrong(t, "object %u: %u pages counted, %u found", id, e->object[id].pages,
+				t->object_pages[id]);
+	for (unsigned i = 0; i < ENGINE_MAX_POOLS; i++)
+		if (e->pool[i].pages != t->pool_pages[i] ||
+			e->pool[i].entries != t->pool_entries[i])
+			wrong(t, "pool row %u: %llu pages counted, %llu found", i,
+				(unsigned long long)e->pool[i].pages,
+				(unsigned long long)t->pool_pages[i]);
+	for (unsigned i = 0; i < ENGINE_MAX_ACCOUNTS; i++)
+		if (e->account[i].pages != t->account_pages[i])
+			wrong(t, "account %u: %llu pages counted, %llu found", i,
+				(unsigned long long)e->account[i].pages,
+				(unsigned long long)t->account_pages[i]);
+	if (t->entries != e->index.entries || t->dead != e->dead_entries ||
+		t->same != stat_get(&e->stats.pages_same_filled) || t->live != e->live_bytes ||
+		t->entries - t->dead != stat_get(&e->stats.pages))
+		wrong(t, "index: %llu entries, %llu dead, %llu same-filled, %llu live bytes found",
+			(unsigned long long)t->entries, (unsigned long long)t->dead,
+			(unsigned long long)t->same, (unsigned long long)t->live);
+}
+
+int engine_check(struct engine *e, char *err, size_t err_bytes)
+{
+	struct tally t = {.err = err, .err_bytes = err_bytes};
+
+	t.seg_live = calloc(e->cfg.max_segments, sizeof(*t.seg_live));
+	t.pool_pages = calloc(ENGINE_MAX_POOLS, sizeof(*t.pool_pages));
+	t.pool_entries = calloc(ENGINE_MAX_POOLS, sizeof(*t.pool_entries));
+	t.object_pages = calloc((size_t)e->cfg.max_objects + 1, sizeof(*t.object_pages));
+	if (!t.seg_live || !t.pool_pages || !t.pool_entries || !t.object_pages) {
+		wrong(&t, "no memory for the check");
+	} else {
+		for (uint64_t b = 0; b < e->index.nbuckets; b++)
+			for (unsigned w = 0; w < INDEX_WAYS; w++)
+				if (e->index.bucket[b].way[w].loc)
+					tally_entry(e, &t, b, w);
+		check_segments(e, &t);
+		check_donors(e, &t);
+		check_counts(e, &t);
+	}
+	free(t.seg_live);
+	free(t.pool_pages);
+	free(t.pool_entries);
+	free(t.object_pages);
+	return t.rc;
+}

@@ -1,0 +1,492 @@
+/* The engine's inside: what its files share. Nothing outside client-backend/engine includes this.
+ */
+#ifndef FALLOW_ENGINE_IMPL_H
+#define FALLOW_ENGINE_IMPL_H
+
+#include <stddef.h>
+
+#include "client-backend/engine/codec.h"
+#include "client-backend/engine/engine.h"
+#include "client-backend/engine/index.h"
+#include "client-backend/engine/record.h"
+
+#define NONE		  UINT32_MAX
+#define FETCH_BYTES	  16384u /* longest merged read */
+#define FETCH_SLACK_BYTES 8192u	 /* a disk read is widened to 4096-byte edges */
+#define CLEAN_BUCKETS	  16u	 /* segments sorted by how much of them lives */
+#define MAX_STREAMS	  64u
+#define RESERVE_SLOTS	  2u /* local slots that only the cleaner may take */
+#define DISK_HOLDER	  ENGINE_MAX_COPIES
+#define HOLDERS		  (ENGINE_MAX_COPIES + 1u)
+
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+
+/* ---- what lies in the arena ---- */
+
+struct arena_geometry {
+	uint32_t segment_bytes, local_segments;
+	uint64_t max_pages;
+	uint32_t max_objects, max_segments, max_regions, disk_segments;
+	uint32_t lane, lanes;
+};
+
+struct arena_header {
+	uint64_t magic;
+	uint32_t version, header_bytes;
+	struct arena_geometry geometry;
+	uint64_t secret;   /* seeds record checksums */
+	uint64_t seed;	   /* seeds the hashes */
+	uint64_t next_seq; /* above every sequence number ever given to a segment */
+};
+
+struct account_row {
+	char name[ENGINE_NAME_BYTES];
+	uint32_t weight;
+	uint32_t reserved;
+};
+
+enum pool_state { POOL_FREE = 0, POOL_LIVE = 1, POOL_DEAD = 2 };
+
+struct pool_row {
+	struct engine_pool_desc desc;
+	uint64_t state; /* enum pool_state; stored last */
+};
+
+/* pool_state: the pool id and, in its top two bits, enum object_state; one store makes, kills or
+ * frees. */
+#define OBJECT_STATE_SHIFT 30
+#define OBJECT_POOL_MASK   ((1u << OBJECT_STATE_SHIFT) - 1)
+enum object_state { OBJECT_FREE = 0, OBJECT_LIVE = 1, OBJECT_DEAD = 2 };
+
+struct object_row {
+	uint64_t oid[3];
+	uint32_t pool_state;
+	uint32_t pages;	    /* entries of this object; derived again at recovery */
+	uint32_t next;	    /* in its hash chain, or in the free list; derived */
+	uint32_t max_index; /* no entry has a higher one; derived */
+};
+
+/*
+ * A holder: bit 63 set, region row in bits 32-55, slot in bits 0-31. For the disk (the last one)
+ * the region is 0. Stored once the copy there is complete, so it is a holder or it is not.
+ */
+#define HOLDER_VALID (1ull << 63)
+
+static inline uint64_t holder_make(uint32_t region, uint32_t slot)
+{
+	return HOLDER_VALID | (uint64_t)region << 32 | slot;
+}
+
+static inline uint32_t holder_region(uint64_t h)
+{
+	return (uint32_t)(h >> 32) & 0xffffffu;
+}
+
+static inline uint32_t holder_slot(uint64_t h)
+{
+	return (uint32_t)h;
+}
+
+struct seg_row {
+	uint64_t seq; /* 0: the row is free; stored last when made, first when freed */
+	uint64_t holder[HOLDERS];
+	uint32_t local; /* local slot + 1; 0: none */
+	uint32_t used;	/* bytes appended; grows before a record's entry appears */
+	uint16_t account;
+	uint8_t persistent, copies, disk;
+	uint8_t sealed;
+	uint8_t cold; /* written by the cleaner */
+	uint8_t reserved[9];
+};
+_Static_assert(sizeof(struct seg_row) == 64, "segment row is a stored layout");
+
+struct region_row {
+	struct engine_region_desc desc;
+	uint64_t used; /* 1: in use; stored last */
+};
+
+/* ---- what is derived, or lives as long as the process ---- */
+
+struct link {
+	uint32_t next, prev; /* rows; NONE ends */
+};
+
+struct list {
+	uint32_t head, tail;
+};
+
+enum seg_kind {
+	SEG_FREE,
+	SEG_OPEN,
+	SEG_EPHEMERAL, /* sealed, local, to be dropped when room is short */
+	SEG_DIRTY,     /* sealed, local, not yet at its holders */
+	SEG_CLEAN,     /* sealed, local, and at its holders */
+	SEG_AWAY,      /* sealed, at its holders alone */
+	SEG_LOST,      /* nowhere any more, but pages still name it */
+};
+
+struct seg_vol {
+	uint32_t live;		/* bytes of records that entries name */
+	uint16_t pins;		/* reads and moves under way */
+	uint8_t kind;		/* enum seg_kind */
+	uint8_t bucket;		/* cleaner's, by live share; CLEAN_BUCKETS: in none */
+	bool recent;		/* read since the clock hand came by */
+	bool moving;		/* a move works on it */
+	bool short_of;		/* has too few holders and was spilled before: repair */
+	bool noclean;		/* a record in it cannot be read; leave it alone */
+	struct link by_live;	/* list of its bucket */
+	struct link by_account; /* account's ephemeral segments */
+};
+
+struct region_vol {
+	uint64_t *bitmap; /* slots in use; one bit each */
+	uint32_t slots, used;
+	uint32_t generation; /* tells a row's later use from an earlier one */
+	bool revoking;
+};
+
+struct donor_vol {
+	bool up, suspect;
+	uint32_t domain;
+	uint32_t free_slots; /* in its regions that are not revoking */
+	uint32_t regions;
+};
+
+struct account_vol {
+	struct engine_account desc;
+	uint64_t pages;
+	uint32_t local_slots;
+	struct list ephemeral; /* sealed, local; oldest first */
+};
+
+struct pool_vol {
+	uint64_t pages;	  /* what the client sees */
+	uint64_t entries; /* in the index, those of dead objects, too */
+};
+
+struct stream {
+	uint32_t row; /* NONE: unused */
+	uint16_t account;
+	uint8_t persistent, copies, disk, cold;
+	uint64_t last_use;
+};
+
+struct req_list {
+	struct engine_req *head, **tail;
+};
+
+struct attempt {
+	struct engine_io io;
+	struct fetch *fetch;
+	uint8_t *buf;	 /* FETCH_BYTES + FETCH_SLACK_BYTES, registered */
+	uint8_t *data;	 /* where in buf the wanted bytes begin */
+	uint64_t holder; /* the row's word when it was started */
+	struct engine *engine;
+	uint8_t which; /* index of the holder */
+	bool active;
+};
+
+/* One read of neighbouring records, from one holder and perhaps, after a while, from a second. */
+struct fetch {
+	struct req_list reqs;
+	struct attempt attempt[2];
+	struct fetch *next, **pprev; /* active (oldest first) or free list */
+	uint64_t posted_ns;
+	uint32_t row, off, len;
+	uint8_t tried;	/* bit per holder */
+	uint8_t errors; /* bit per holder that answered wrongly or with an access error */
+	bool hedged;
+};
+
+enum move_kind { MOVE_COPY, MOVE_CLEAN };
+enum move_state { MOVE_IDLE, MOVE_LOAD, MOVE_WRITE, MOVE_RELOCATE };
+
+struct move_io {
+	struct engine_io io;
+	struct engine *engine;
+	struct move *move;
+	uint64_t holder;
+	uint32_t generation;
+	uint8_t which;
+};
+
+struct move {
+	enum move_kind kind;
+	enum move_state state;
+	uint32_t row;
+	uint8_t *staging;    /* segment_bytes, registered */
+	const uint8_t *data; /* staging or the local slot */
+	struct move_io io[HOLDERS];
+	unsigned pending;
+	uint32_t cursor; /* bytes relocated so far */
+	uint8_t tried;
+	bool failed;
+	bool bad_record;
+	bool stalled; /* the cleaner found no slot to write to */
+};
+
+struct engine {
+	struct engine_config cfg;
+	struct env env;
+	struct engine_ops ops;
+	void *ops_ctx;
+	struct engine_stats stats;
+	struct codec *codec;
+
+	/* arena */
+	int fd;
+	uint8_t *base;
+	size_t len;
+	struct arena_header *header;
+	struct account_row *account_row;
+	struct pool_row *pool_row;
+	struct object_row *object;
+	struct seg_row *seg;
+	struct region_row *region;
+	uint8_t *slot_base;
+
+	struct index index;
+
+	/* objects */
+	uint32_t *object_head;
+	uint32_t object_mask;
+	uint32_t object_free;
+	uint32_t object_count;
+	uint32_t object_last; /* most operations stay with one object */
+
+	/* pools, accounts */
+	struct pool_vol *pool;
+	struct account_vol account[ENGINE_MAX_ACCOUNTS];
+	uint64_t dead_entries; /* in the index, of dead objects and pools */
+	uint64_t reap_bucket;
+
+	/* segments */
+	struct seg_vol *sv;
+	uint32_t *free_row;
+	uint32_t free_rows;
+	uint32_t *free_slot;
+	uint32_t free_slots;
+	uint32_t *slot_row; /* who uses a local slot; NONE: free */
+	uint32_t clock_evict, clock_spill;
+	uint32_t kinds[SEG_LOST + 1];
+	struct list by_live[CLEAN_BUCKETS];
+	struct stream stream[MAX_STREAMS];
+	uint32_t max_streams;
+	uint64_t uses;
+	uint64_t live_bytes;
+	uint64_t away_live_bytes, away_held_bytes; /* over every valid holder on a donor */
+	uint32_t short_rows, repair_cursor;
+	uint64_t repair_at_ns, spill_at_ns, clean_at_ns;
+
+	/* regions, disk */
+	struct region_vol *rv;
+	struct donor_vol donor[ENGINE_MAX_DONORS];
+	uint32_t regions_revoking;
+	uint64_t *disk_bitmap;
+	uint32_t disk_used;
+	uint64_t want_since_ns;
+	uint32_t wanted;
+	uint64_t settle_at_ns;
+
+	/* requests */
+	struct req_list put_wait, get_wait, plug;
+	uint64_t get_retry_ns;
+	struct fetch *fetch;
+	struct fetch *fetch_free, *fetch_active, **fetch_active_tail;
+	uint32_t fetch_count_active;
+	struct move *move;
+	uint32_t moves_active;
+};
+
+/* ---- arena.c ---- */
+int arena_open(struct engine *e, const char *path, bool *fresh, char *err, size_t err_bytes);
+void arena_close(struct engine *e);
+
+/* ---- recover.c ---- */
+int engine_recover(struct engine *e, char *err, size_t err_bytes);
+
+/* ---- object.c ---- */
+static inline uint32_t object_pool(const struct object_row *o)
+{
+	return o->pool_state & OBJECT_POOL_MASK;
+}
+
+static inline enum object_state object_state(const struct object_row *o)
+{
+	return (enum object_state)(o->pool_state >> OBJECT_STATE_SHIFT);
+}
+
+void object_table_clear(struct engine *e);
+void object_link(struct engine *e, uint32_t id);
+void object_give_back(struct engine *e, uint32_t id);
+uint32_t object_find(struct engine *e, uint32_t pool, const uint64_t oid[3]);	/* NONE */
+uint32_t object_create(struct engine *e, uint32_t pool, const uint64_t oid[3]); /* NONE: full */
+void object_kill(struct engine *e, uint32_t id);
+void object_release(struct engine *e, uint32_t id); /* frees it when it has no page */
+
+/* ---- entries: index and every count that hangs on it (entry.c) ---- */
+static inline uint64_t entry_key(uint32_t object, uint32_t index)
+{
+	return (uint64_t)object << 32 | index;
+}
+
+int entry_insert(
+	struct engine *e, const struct pool_row *p, uint32_t object, uint32_t index, uint64_t loc);
+void entry_change(struct engine *e, uint64_t *slot, uint64_t loc);
+/* slot was found by index_find(); object is its. */
+void entry_remove(struct engine *e, uint64_t *slot, uint32_t object);
+uint64_t *entry_find(struct engine *e, const struct engine_key *k, uint32_t *object);
+struct pool_row *pool_find(const struct engine *e, uint32_t id);
+void pool_free_if_empty(struct engine *e, struct pool_row *p);
+bool reap_step(struct engine *e, unsigned buckets);
+/* Takes one page off the quota; false: none left. */
+bool quota_take(struct engine *e, unsigned account);
+void quota_return(struct engine *e, unsigned account, uint64_t pages);
+
+/* ---- segment.c ---- */
+static inline uint8_t *slot_data(const struct engine *e, uint32_t slot)
+{
+	return e->slot_base + (size_t)slot * e->cfg.segment_bytes;
+}
+
+static inline uint8_t *seg_data(const struct engine *e, uint32_t row)
+{
+	return slot_data(e, e->seg[row].local - 1);
+}
+
+void list_init(struct list *l);
+uint32_t seg_new(
+	struct engine *e, const struct stream *s, bool cleaner); /* NONE: no slot or no row */
+void seg_seal(struct engine *e, uint32_t row);
+void seg_live_add(struct engine *e, uint32_t row, uint32_t bytes);
+void seg_live_sub(struct engine *e, uint32_t row, uint32_t bytes);
+void seg_holder_set(struct engine *e, uint32_t row, unsigned which, uint64_t holder);
+void seg_holder_replace(struct engine *e, uint32_t row, unsigned which, uint64_t holder);
+void seg_holder_clear(struct engine *e, uint32_t row, unsigned which);
+void seg_local_set(struct engine *e, uint32_t row, uint32_t slot);
+void seg_local_drop(struct engine *e, uint32_t row);
+void seg_short_set(struct engine *e, uint32_t row, bool is_short);
+void seg_pin(struct engine *e, uint32_t row);
+void seg_unpin(struct engine *e, uint32_t row);
+void seg_classify(struct engine *e, uint32_t row);
+void seg_free_if_dead(struct engine *e, uint32_t row);
+/* Holders on donors that may be counted on. */
+unsigned seg_good_copies(const struct engine *e, uint32_t row);
+bool seg_safe(const struct engine *e, uint32_t row); /* may lose its local copy */
+bool seg_complete(
+	const struct engine *e, uint32_t row); /* has all the copies its policy asks for */
+bool seg_has_holder(const struct engine *e, uint32_t row);
+uint32_t slot_take(struct engine *e, bool cleaner); /* NONE */
+void slot_return(struct engine *e, uint32_t slot);
+/* Drops an ephemeral segment or a clean copy; false: nothing can be dropped. */
+bool local_make_room(struct engine *e);
+void seg_drop_entries(struct engine *e, uint32_t row);
+
+/* ---- log.c ---- */
+/* Room for a record of up to RECORD_MAX_BYTES in the open segment of a stream; NULL: no slot. The
+ * caller writes it and calls log_commit() with its real size. */
+struct record_header *log_reserve(
+	struct engine *e, const struct stream *want, uint32_t *row, uint32_t *off);
+void log_commit(struct engine *e, uint32_t row, uint32_t bytes);
+void log_seal_all(struct engine *e);
+bool log_seal_coldest(struct engine *e, bool ephemeral_only);
+struct stream stream_for_pool(const struct engine_pool_desc *d);
+
+/* ---- region.c ---- */
+uint32_t region_slot_take(struct engine *e, uint32_t region);
+void region_slot_mark(struct engine *e, uint32_t region, uint32_t slot);
+void region_slot_return(struct engine *e, uint32_t region, uint32_t slot);
+void region_release_drained(struct engine *e);
+void region_recount(struct engine *e);
+/* A donor for one more copy of a segment, and a slot there; 0: none. (holder word) */
+uint64_t region_place(struct engine *e, uint32_t row, const uint64_t *also, unsigned n_also);
+void region_want(struct engine *e, uint64_t now);
+uint32_t region_low_water(const struct engine *e); /* free slots on donors to keep at hand */
+uint32_t disk_slot_take(struct engine *e);	   /* NONE */
+void disk_slot_return(struct engine *e, uint32_t slot);
+/* Region rows in use. */
+static inline bool region_used(const struct engine *e, uint32_t region)
+{
+	return region < e->cfg.max_regions && e->region[region].used;
+}
+
+static inline struct donor_vol *region_donor(struct engine *e, uint32_t region)
+{
+	return &e->donor[e->region[region].desc.donor];
+}
+
+/* ---- fetch.c ---- */
+void fetch_init(struct engine *e, uint8_t *buffers);
+/* Looks the key up and delivers what is in memory; -EINPROGRESS: *loc is at a holder. */
+int fetch_lookup(struct engine *e, const struct engine_key *k, void *page, uint64_t *loc);
+void fetch_kick(struct engine *e);
+void fetch_tick(struct engine *e, uint64_t now, uint64_t *wake);
+/* A copy turned out wrong: drop it if there is another. holder: the word when it was read. */
+void holder_bad(struct engine *e, uint32_t row, unsigned which, uint64_t holder);
+/* Fills in io for a read or write of a holder's copy; bytes [off, off+len) of the segment. */
+void holder_io(struct engine *e, struct engine_io *io, uint64_t holder, unsigned which,
+	uint32_t off, uint32_t len);
+bool holder_reachable(struct engine *e, uint64_t holder, unsigned which);
+
+/* ---- move.c ---- */
+void move_init(struct engine *e, uint8_t *staging);
+void move_tick(struct engine *e, uint64_t now, uint64_t *wake);
+bool move_work(struct engine *e, unsigned records);
+/* A move under way, or one that could start, will free local slots. */
+bool move_may_free(struct engine *e, uint64_t now);
+
+/* ---- request lists ---- */
+enum req_kind { REQ_PUT_WAIT = 1, REQ_PLUG, REQ_GET_WAIT, REQ_FETCH };
+
+static inline void req_list_init(struct req_list *l)
+{
+	l->head = NULL;
+	l->tail = &l->head;
+}
+
+static inline void req_list_push(struct req_list *l, struct engine_req *r, enum req_kind kind)
+{
+	r->kind = kind;
+	r->next = NULL;
+	r->pprev = l->tail;
+	*l->tail = r;
+	l->tail = &r->next;
+}
+
+static inline void req_unlink(struct req_list *l, struct engine_req *r)
+{
+	*r->pprev = r->next;
+	if (r->next)
+		r->next->pprev = r->pprev;
+	else
+		l->tail = r->pprev;
+	r->kind = 0;
+}
+
+static inline struct engine_req *req_list_pop(struct req_list *l)
+{
+	struct engine_req *r = l->head;
+
+	if (r)
+		req_unlink(l, r);
+	return r;
+}
+
+/* Everything on `from` goes to the end of `to`, which has a place of its own in memory. */
+static inline void req_list_take(struct req_list *to, struct req_list *from)
+{
+	req_list_init(to);
+	if (!from->head)
+		return;
+	to->head = from->head;
+	to->tail = from->tail;
+	to->head->pprev = &to->head;
+	req_list_init(from);
+}
+
+static inline uint64_t now_ns(const struct engine *e)
+{
+	return env_now_ns(&e->env);
+}
+
+#endif

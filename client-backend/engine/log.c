@@ -1,0 +1,104 @@
+/* Appending: one open segment per stream, sealed when it is full. */
+#include "client-backend/engine/impl.h"
+
+struct stream stream_for_pool(const struct engine_pool_desc *d)
+{
+	bool persistent = d->flags & ENGINE_POOL_PERSISTENT;
+
+	return (struct stream){
+		.account = d->account,
+		.persistent = persistent,
+		.copies = persistent ? d->copies : 0,
+		.disk = persistent ? d->disk : ENGINE_DISK_NEVER,
+	};
+}
+
+static bool stream_same(const struct stream *a, const struct stream *b)
+{
+	return a->account == b->account && a->persistent == b->persistent &&
+	       a->copies == b->copies && a->disk == b->disk && a->cold == b->cold;
+}
+
+static void stream_seal(struct engine *e, struct stream *s)
+{
+	uint32_t row = s->row;
+
+	s->row = NONE;
+	seg_seal(e, row);
+}
+
+/* The open stream that was idle longest; its segment is sealed. */
+bool log_seal_coldest(struct engine *e, bool ephemeral_only)
+{
+	struct stream *cold = NULL;
+
+	for (uint32_t i = 0; i < e->max_streams; i++) {
+		struct stream *s = &e->stream[i];
+
+		if (s->row == NONE || (ephemeral_only && s->persistent))
+			continue;
+		if (!cold || s->last_use < cold->last_use)
+			cold = s;
+	}
+	if (!cold)
+		return false;
+	stream_seal(e, cold);
+	return true;
+}
+
+static struct stream *stream_find(struct engine *e, const struct stream *want)
+{
+	struct stream *unused = NULL;
+
+	for (uint32_t i = 0; i < e->max_streams; i++) {
+		struct stream *s = &e->stream[i];
+
+		if (s->row == NONE)
+			unused = s;
+		else if (stream_same(s, want))
+			return s;
+	}
+	if (!unused) {
+		log_seal_coldest(e, false);
+		return stream_find(e, want);
+	}
+	*unused = *want;
+	unused->row = NONE;
+	return unused;
+}
+
+struct record_header *log_reserve(
+	struct engine *e, const struct stream *want, uint32_t *row, uint32_t *off)
+{
+	struct stream *s = stream_find(e, want);
+
+	if (s->row != NONE &&
+		e->seg[s->row].used + ((RECORD_MAX_BYTES + 7u) & ~7u) > e->cfg.segment_bytes)
+		stream_seal(e, s);
+	if (s->row == NONE) {
+		uint32_t fresh = seg_new(e, want, want->cold);
+
+		while (fresh == NONE && e->free_rows > 0 && !want->cold && local_make_room(e))
+			fresh = seg_new(e, want, want->cold);
+		if (fresh == NONE)
+			return NULL;
+		s->row = fresh;
+	}
+	s->last_use = ++e->uses;
+	*row = s->row;
+	*off = e->seg[s->row].used;
+	return (struct record_header *)(seg_data(e, s->row) + *off);
+}
+
+/* `used` covers the record before any entry can name it. */
+void log_commit(struct engine *e, uint32_t row, uint32_t bytes)
+{
+	__atomic_store_n(&e->seg[row].used, e->seg[row].used + bytes, __ATOMIC_RELEASE);
+}
+
+void log_seal_all(struct engine *e)
+{
+	for (uint32_t i = 0; i < e->max_streams; i++)
+		if (e->stream[i].row != NONE)
+			stream_seal(e, &e->stream[i]);
+}

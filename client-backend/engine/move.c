@@ -1,0 +1,570 @@
+/* Moves: copying a segment to its holders (spill, repair, migrate, disk), and cleaning sparse ones.
+ */
+#include <errno.h>
+
+#include "client-backend/engine/impl.h"
+
+#define CLEAN_SAMPLE   8u  /* rows looked at per bucket */
+#define SPARSE_PERCENT 50u /* a local segment with less alive is compacted instead of spilled */
+#define CLEAN_MIN_SEGS 8u  /* held on donors before their live share matters */
+#define SETTLE_NS      10000000ull
+
+void move_init(struct engine *e, uint8_t *staging)
+{
+	for (uint32_t i = 0; i < e->cfg.moves; i++) {
+		struct move *m = &e->move[i];
+
+		m->state = MOVE_IDLE;
+		m->staging = staging + (size_t)i * e->cfg.segment_bytes;
+		for (unsigned k = 0; k < HOLDERS; k++) {
+			m->io[k].engine = e;
+			m->io[k].move = m;
+			m->io[k].io.background = true;
+		}
+	}
+}
+
+static struct move *move_idle(struct engine *e)
+{
+	for (uint32_t i = 0; i < e->cfg.moves; i++)
+		if (e->move[i].state == MOVE_IDLE)
+			return &e->move[i];
+	return NULL;
+}
+
+static unsigned moves_of(const struct engine *e, enum move_kind kind)
+{
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < e->cfg.moves; i++)
+		n += e->move[i].state != MOVE_IDLE && e->move[i].kind == kind;
+	return n;
+}
+
+/* ---- the end of a move ---- */
+
+/* Copies in revoked regions and an overflow copy on disk go once they are not needed any more. */
+static void copy_tidy(struct engine *e, uint32_t row)
+{
+	struct seg_row *s = &e->seg[row];
+
+	for (unsigned i = 0; i < DISK_HOLDER; i++)
+		if ((s->holder[i] & HOLDER_VALID) && e->rv[holder_region(s->holder[i])].revoking)
+			seg_holder_clear(e, row, i);
+	if (s->disk == ENGINE_DISK_OVERFLOW && (s->holder[DISK_HOLDER] & HOLDER_VALID) &&
+		seg_complete(e, row))
+		seg_holder_clear(e, row, DISK_HOLDER);
+}
+
+static void copy_settle(struct engine *e, struct move *m)
+{
+	uint32_t row = m->row;
+	uint64_t again = now_ns(e) + e->cfg.retry_ns;
+
+	if (!m->failed && (seg_complete(e, row) || seg_safe(e, row) || e->seg[row].local))
+		copy_tidy(e, row);
+	if (seg_complete(e, row)) {
+		stat_add(e->sv[row].short_of ? &e->stats.segments_repaired
+					     : &e->stats.segments_spilled,
+			1);
+		seg_short_set(e, row, false);
+		return;
+	}
+	if (m->failed)
+		stat_add(&e->stats.move_failures, 1);
+	if (seg_has_holder(e, row)) {
+		seg_short_set(e, row, true);
+		e->repair_at_ns = again;
+	} else {
+		seg_short_set(e, row, false);
+		e->spill_at_ns = again;
+	}
+}
+
+static void move_end(struct engine *e, struct move *m)
+{
+	uint32_t row = m->row;
+
+	m->state = MOVE_IDLE;
+	e->moves_active--;
+	e->sv[row].moving = false;
+	if (m->kind == MOVE_COPY) {
+		copy_settle(e, m);
+	} else {
+		e->sv[row].noclean = m->bad_record;
+		if (!m->failed && !m->bad_record)
+			stat_add(&e->stats.segments_cleaned, 1);
+	}
+	seg_classify(e, row);
+	seg_unpin(e, row);
+}
+
+/* ---- writing copies ---- */
+
+static void write_done(struct engine_io *io, int status)
+{
+	struct move_io *w = container_of(io, struct move_io, io);
+	struct engine *e = w->engine;
+	struct move *m = w->move;
+	uint32_t region = holder_region(w->holder);
+	bool disk = w->which == DISK_HOLDER;
+	bool there = disk || (region_used(e, region) && e->rv[region].generation == w->generation);
+
+	if (status == 0 && there && (disk || !e->rv[region].revoking)) {
+		stat_add(disk ? &e->stats.bytes_written_disk : &e->stats.bytes_written_remote,
+			io->len);
+		if (disk)
+			stat_add(&e->stats.segments_to_disk, 1);
+		if (e->seg[m->row].holder[w->which] & HOLDER_VALID)
+			seg_holder_replace(e, m->row, w->which, w->holder);
+		else
+			seg_holder_set(e, m->row, w->which, w->holder);
+	} else {
+		m->failed = true;
+		if (disk)
+			disk_slot_return(e, holder_slot(w->holder));
+		else if (there)
+			region_slot_return(e, region, holder_slot(w->holder));
+	}
+	if (--m->pending == 0)
+		move_end(e, m);
+}
+
+static bool write_start(
+	struct engine *e, struct move *m, unsigned n, uint64_t holder, unsigned which)
+{
+	struct move_io *w = &m->io[n];
+
+	w->holder = holder;
+	w->which = (uint8_t)which;
+	w->generation = which == DISK_HOLDER ? 0 : e->rv[holder_region(holder)].generation;
+	holder_io(e, &w->io, holder, which, 0, e->seg[m->row].used);
+	w->io.buf = (void *)m->data;
+	w->io.done = write_done;
+	if (e->ops.io_write(e->ops_ctx, &w->io) == 0) {
+		m->pending++;
+		return true;
+	}
+	m->failed = true;
+	if (which == DISK_HOLDER)
+		disk_slot_return(e, holder_slot(holder));
+	else
+		region_slot_return(e, holder_region(holder), holder_slot(holder));
+	return false;
+}
+
+/* A free place in the row for a new holder, or else one whose region is revoked; bit mask `taken`
+ * excluded. */
+static unsigned holder_vacancy(const struct engine *e, uint32_t row, uint8_t taken)
+{
+	unsigned doomed = HOLDERS;
+
+	for (unsigned i = 0; i < DISK_HOLDER; i++) {
+		uint64_t h = e->seg[row].holder[i];
+
+		if (taken >> i & 1)
+			continue;
+		if (!(h & HOLDER_VALID))
+			return i;
+		if (e->rv[holder_region(h)].revoking)
+			doomed = i;
+	}
+	return doomed;
+}
+
+/* Nowhere else to go and its region is revoked: back into the local tier, if that has room. */
+static void copy_pull_back(struct engine *e, struct move *m)
+{
+	uint32_t slot;
+
+	if (e->seg[m->row].local || seg_good_copies(e, m->row) > 0 ||
+		(e->seg[m->row].holder[DISK_HOLDER] & HOLDER_VALID))
+		return;
+	slot = slot_take(e, false);
+	if (slot == NONE && local_make_room(e))
+		slot = slot_take(e, false);
+	if (slot == NONE)
+		return;
+	memcpy(slot_data(e, slot), m->data, e->seg[m->row].used);
+	seg_local_set(e, m->row, slot);
+}
+
+static void move_write(struct engine *e, struct move *m)
+{
+	uint64_t also[HOLDERS];
+	unsigned n = 0, good = seg_good_copies(e, m->row), ios = 0;
+	unsigned need = e->seg[m->row].copies > good ? e->seg[m->row].copies - good : 0;
+	const struct seg_row *s = &e->seg[m->row];
+	uint8_t taken = 0;
+	bool on_disk = s->holder[DISK_HOLDER] & HOLDER_VALID;
+
+	m->state = MOVE_WRITE;
+	m->pending =
+		1; /* ours, so that none of the writes ends the move while others are started */
+	for (; n < need; n++) {
+		unsigned which = holder_vacancy(e, m->row, taken);
+
+		also[n] = which < HOLDERS ? region_place(e, m->row, also, n) : 0;
+		if (!also[n])
+			break;
+		taken |= (uint8_t)(1u << which);
+		ios += write_start(e, m, n, also[n], which);
+	}
+	if (!on_disk &&
+		(s->disk == ENGINE_DISK_MIRROR || (s->disk == ENGINE_DISK_OVERFLOW && n < need))) {
+		uint32_t slot = disk_slot_take(e);
+
+		if (slot != NONE)
+			ios += write_start(e, m, HOLDERS - 1, holder_make(0, slot), DISK_HOLDER);
+	}
+	if (n < need && ios == 0 && !on_disk) {
+		m->failed = true;
+		copy_pull_back(e, m);
+		if (e->seg[m->row].local)
+			m->failed = false;
+	}
+	e->ops.io_kick(e->ops_ctx);
+	if (--m->pending == 0)
+		move_end(e, m);
+}
+
+/* ---- loading a segment that is not local ---- */
+
+static bool segment_intact(const struct engine *e, const uint8_t *data, uint32_t used, uint64_t seq)
+{
+	uint32_t off = 0;
+
+	while (off < used) {
+		const struct record_header *h = (const void *)(data + off);
+
+		if (!record_intact(h, seq, used - off, e->header->secret))
+			return false;
+		off += record_bytes(h->len);
+	}
+	return true;
+}
+
+static void move_load(struct engine *e, struct move *m);
+
+static void move_loaded(struct engine *e, struct move *m)
+{
+	if (m->kind == MOVE_COPY) {
+		move_write(e, m);
+	} else {
+		m->state = MOVE_RELOCATE;
+		m->cursor = 0;
+	}
+}
+
+static void load_done(struct engine_io *io, int status)
+{
+	struct move_io *r = container_of(io, struct move_io, io);
+	struct engine *e = r->engine;
+	struct move *m = r->move;
+	uint32_t row = m->row;
+
+	if (status == 0 && segment_intact(e, m->staging, e->seg[row].used, e->seg[row].seq)) {
+		move_loaded(e, m);
+		return;
+	}
+	if (status == 0)
+		holder_bad(e, row, r->which, r->holder);
+	move_load(e, m);
+}
+
+static void move_load(struct engine *e, struct move *m)
+{
+	struct move_io *r = &m->io[0];
+
+	for (unsigned i = 0; i < HOLDERS; i++) {
+		uint64_t h = e->seg[m->row].holder[i];
+
+		if ((m->tried >> i & 1) || !holder_reachable(e, h, i))
+			continue;
+		m->tried |= (uint8_t)(1u << i);
+		r->holder = h;
+		r->which = (uint8_t)i;
+		holder_io(e, &r->io, h, i, 0, e->seg[m->row].used);
+		r->io.buf = m->staging;
+		r->io.done = load_done;
+		if (e->ops.io_read(e->ops_ctx, &r->io) == 0) {
+			stat_add(i == DISK_HOLDER ? &e->stats.bytes_read_disk
+						  : &e->stats.bytes_read_remote,
+				r->io.len);
+			e->ops.io_kick(e->ops_ctx);
+			return;
+		}
+	}
+	m->failed = true;
+	e->clean_at_ns = now_ns(e) + e->cfg.retry_ns;
+	move_end(e, m);
+}
+
+static bool move_start(struct engine *e, enum move_kind kind, uint32_t row)
+{
+	struct move *m = move_idle(e);
+
+	if (!m)
+		return false;
+	seg_pin(e, row);
+	m->kind = kind;
+	m->row = row;
+	m->tried = 0;
+	m->failed = m->bad_record = false;
+	m->pending = 0;
+	e->moves_active++;
+	e->sv[row].moving = true;
+	seg_classify(e, row);
+	m->state = MOVE_LOAD;
+	if (e->seg[row].local) {
+		m->data = seg_data(e, row);
+		move_loaded(e, m);
+	} else {
+		m->data = m->staging;
+		move_load(e, m);
+	}
+	return true;
+}
+
+/* ---- cleaning ---- */
+
+/* Appends a live record to the cleaner's stream; false: no room now. */
+static bool relocate(
+	struct engine *e, const struct seg_row *s, const struct record_header *h, uint64_t *slot)
+{
+	struct stream cold = {.account = s->account,
+		.persistent = s->persistent,
+		.copies = s->copies,
+		.disk = s->disk,
+		.cold = 1};
+	uint32_t bytes = record_bytes(h->len), row, off;
+	struct record_header *to = log_reserve(e, &cold, &row, &off);
+
+	if (!to)
+		return false;
+	memcpy(to, h, RECORD_HEADER_BYTES + h->len);
+	to->seq = e->seg[row].seq;
+	to->checksum = record_checksum(to, e->header->secret);
+	log_commit(e, row, bytes);
+	entry_change(e, slot, loc_make(row, off, bytes));
+	stat_add(&e->stats.bytes_relocated, bytes);
+	return true;
+}
+
+/* Moves up to `records` records on; true: it is done with the segment. */
+static bool clean_step(struct engine *e, struct move *m, unsigned records)
+{
+	const struct seg_row *s = &e->seg[m->row];
+
+	m->stalled = false;
+	while (m->cursor < s->used && e->sv[m->row].live > 0) {
+		const struct record_header *h = (const void *)(m->data + m->cursor);
+		struct engine_key k;
+		uint32_t object;
+		uint64_t *slot;
+
+		if (records-- == 0)
+			return false;
+		if (!record_intact(h, s->seq, s->used - m->cursor, e->header->secret)) {
+			stat_add(&e->stats.records_corrupt, 1);
+			m->bad_record = true;
+			return true;
+		}
+		k.pool = h->pool;
+		k.index = h->index;
+		memcpy(k.oid, h->oid, sizeof(k.oid));
+		slot = entry_find(e, &k, &object);
+		if (slot && *slot == loc_make(m->row, m->cursor, record_bytes(h->len)) &&
+			!relocate(e, s, h, slot)) {
+			m->stalled = true;
+			return false;
+		}
+		m->cursor += record_bytes(h->len);
+	}
+	return true;
+}
+
+bool move_work(struct engine *e, unsigned records)
+{
+	bool more = false;
+
+	for (uint32_t i = 0; i < e->cfg.moves; i++) {
+		struct move *m = &e->move[i];
+
+		if (m->state != MOVE_RELOCATE)
+			continue;
+		if (clean_step(e, m, records))
+			move_end(e, m);
+		else
+			more |= !m->stalled;
+	}
+	return more;
+}
+
+/* Cost-benefit (Rosenblum and Ousterhout 1992): (1 - u) * age / (1 + u), age in segments written
+ * since. */
+static double clean_benefit(const struct engine *e, uint32_t row)
+{
+	double u = (double)e->sv[row].live / e->cfg.segment_bytes;
+	double age = (double)(e->header->next_seq - e->seg[row].seq);
+
+	return (1.0 - u) * age / (1.0 + u);
+}
+
+static uint32_t clean_victim(const struct engine *e)
+{
+	uint32_t best = NONE;
+	double best_benefit = 0;
+	unsigned top = CLEAN_BUCKETS * e->cfg.live_percent / 100 + 1;
+
+	for (unsigned b = 0; b < CLEAN_BUCKETS && b <= top; b++) {
+		uint32_t row = e->by_live[b].head;
+
+		for (unsigned n = 0; row != NONE && n < CLEAN_SAMPLE; n++) {
+			double benefit = clean_benefit(e, row);
+
+			if (benefit > best_benefit) {
+				best_benefit = benefit;
+				best = row;
+			}
+			row = e->sv[row].by_live.next;
+		}
+	}
+	return best;
+}
+
+static bool clean_due(const struct engine *e)
+{
+	return e->away_held_bytes > (uint64_t)CLEAN_MIN_SEGS * e->cfg.segment_bytes &&
+	       e->away_live_bytes * 100 < e->away_held_bytes * e->cfg.live_percent;
+}
+
+static void clean_start(struct engine *e, uint64_t now)
+{
+	while (clean_due(e) && now >= e->clean_at_ns && e->free_slots > 0 &&
+		moves_of(e, MOVE_CLEAN) < (e->cfg.moves + 1) / 2) {
+		uint32_t row = clean_victim(e);
+
+		if (row == NONE || !move_start(e, MOVE_CLEAN, row)) {
+			e->clean_at_ns = now + SETTLE_NS;
+			return;
+		}
+	}
+}
+
+/* ---- repair ---- */
+
+static void repair_start(struct engine *e, uint64_t now)
+{
+	uint32_t looked = 0;
+
+	while (e->short_rows > 0 && now >= e->repair_at_ns && looked < e->cfg.max_segments) {
+		uint32_t row = e->repair_cursor;
+
+		if (++e->repair_cursor == e->cfg.max_segments)
+			e->repair_cursor = 0;
+		looked++;
+		if (!e->sv[row].short_of || e->sv[row].moving || !e->seg[row].sealed)
+			continue;
+		if (!move_start(e, MOVE_COPY, row))
+			return;
+	}
+	if (e->short_rows > 0 && now >= e->repair_at_ns)
+		e->repair_at_ns = now + SETTLE_NS;
+}
+
+/* ---- spill ---- */
+
+/* The coldest local segment that is nowhere else, by a clock over the slots. */
+static uint32_t spill_victim(struct engine *e)
+{
+	for (uint32_t n = 0; n < 2 * e->cfg.local_segments; n++) {
+		uint32_t row = e->slot_row[e->clock_spill];
+
+		if (++e->clock_spill == e->cfg.local_segments)
+			e->clock_spill = 0;
+		if (row == NONE || e->sv[row].kind != SEG_DIRTY || e->sv[row].moving)
+			continue;
+		if (!e->sv[row].recent)
+			return row;
+		e->sv[row].recent = false;
+	}
+	return NONE;
+}
+
+static unsigned spill_wanted(const struct engine *e)
+{
+	uint32_t target = (uint32_t)((uint64_t)e->cfg.local_segments * e->cfg.spill_percent / 100);
+	uint32_t ready = e->free_slots + e->kinds[SEG_CLEAN] + e->kinds[SEG_EPHEMERAL] +
+			 moves_of(e, MOVE_COPY);
+
+	if (target <= RESERVE_SLOTS)
+		target = RESERVE_SLOTS + 1;
+	return ready < target ? target - ready : 0;
+}
+
+static bool spill_sparse(const struct engine *e, uint32_t row)
+{
+	return e->free_slots > 0 && !e->sv[row].noclean &&
+	       e->sv[row].live < e->cfg.segment_bytes * SPARSE_PERCENT / 100 &&
+	       moves_of(e, MOVE_CLEAN) < (e->cfg.moves + 1) / 2;
+}
+
+static bool spill_has_target(const struct engine *e)
+{
+	for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
+		if (e->donor[d].up && !e->donor[d].suspect && e->donor[d].free_slots > 0)
+			return true;
+	return e->disk_used < e->cfg.disk_segments;
+}
+
+static void spill_start(struct engine *e, uint64_t now)
+{
+	unsigned wanted = spill_wanted(e);
+
+	if (wanted == 0 || now < e->spill_at_ns || e->moves_active == e->cfg.moves)
+		return;
+	/* Segments that only idle streams still hold open are no use to anybody. */
+	if (e->kinds[SEG_DIRTY] == 0 && !log_seal_coldest(e, false))
+		return;
+	bool target = spill_has_target(e);
+
+	for (; wanted > 0; wanted--) {
+		uint32_t row = spill_victim(e);
+		bool sparse = row != NONE && spill_sparse(e, row);
+
+		if (row == NONE || !(sparse || target))
+			break;
+		if (!move_start(e, sparse ? MOVE_CLEAN : MOVE_COPY, row))
+			return;
+	}
+	if (wanted > 0)
+		e->spill_at_ns = now + SETTLE_NS;
+}
+
+bool move_may_free(struct engine *e, uint64_t now)
+{
+	if (moves_of(e, MOVE_COPY) > 0 || e->free_slots > RESERVE_SLOTS)
+		return true;
+	if (e->want_since_ns && now < e->want_since_ns + e->cfg.put_wait_ns)
+		return true;
+	return e->kinds[SEG_DIRTY] > 0 && now >= e->spill_at_ns && spill_has_target(e);
+}
+
+void move_tick(struct engine *e, uint64_t now, uint64_t *wake)
+{
+	move_work(e, 16);
+	if (e->short_rows > 0)
+		repair_start(e, now);
+	spill_start(e, now);
+	clean_start(e, now);
+	for (uint32_t i = 0; i < e->cfg.moves && e->moves_active; i++)
+		if (e->move[i].state == MOVE_RELOCATE && !e->move[i].stalled)
+			*wake = now;
+	if (e->short_rows > 0 && e->repair_at_ns < *wake)
+		*wake = e->repair_at_ns > now ? e->repair_at_ns : now + SETTLE_NS;
+	if (spill_wanted(e) > 0 && e->kinds[SEG_DIRTY] > 0 && now + SETTLE_NS < *wake)
+		*wake = now + SETTLE_NS;
+	if (clean_due(e) && now + SETTLE_NS < *wake)
+		*wake = now + SETTLE_NS;
+}

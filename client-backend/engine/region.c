@@ -1,0 +1,425 @@
+/* Leased regions and the disk's slots: which are free, and where the next copy of a segment goes.
+ */
+#include <errno.h>
+
+#include "client-backend/engine/impl.h"
+
+static void bit_flip(uint64_t *map, uint32_t i)
+{
+	map[i / 64] ^= 1ull << (i % 64);
+}
+
+/* First free slot below n; NONE when all are used. */
+static uint32_t bit_find_free(const uint64_t *map, uint32_t n)
+{
+	for (uint32_t w = 0; w * 64 < n; w++)
+		if (~map[w]) {
+			uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(~map[w]);
+
+			return i < n ? i : NONE;
+		}
+	return NONE;
+}
+
+/* ---- the disk ---- */
+
+uint32_t disk_slot_take(struct engine *e)
+{
+	uint32_t slot = bit_find_free(e->disk_bitmap, e->cfg.disk_segments);
+
+	if (slot != NONE) {
+		bit_flip(e->disk_bitmap, slot);
+		stat_set(&e->stats.disk_slots_used, ++e->disk_used);
+	}
+	return slot;
+}
+
+void disk_slot_return(struct engine *e, uint32_t slot)
+{
+	bit_flip(e->disk_bitmap, slot);
+	stat_set(&e->stats.disk_slots_used, --e->disk_used);
+}
+
+/* ---- slots of a region ---- */
+
+static void donor_count(struct engine *e, uint32_t region, int32_t slots)
+{
+	if (!e->rv[region].revoking)
+		region_donor(e, region)->free_slots += (uint32_t)slots;
+}
+
+void region_slot_mark(struct engine *e, uint32_t region, uint32_t slot)
+{
+	bit_flip(e->rv[region].bitmap, slot);
+	e->rv[region].used++;
+	donor_count(e, region, -1);
+	stat_add(&e->stats.remote_slots_used, 1);
+}
+
+uint32_t region_slot_take(struct engine *e, uint32_t region)
+{
+	uint32_t slot = bit_find_free(e->rv[region].bitmap, e->rv[region].slots);
+
+	if (slot != NONE)
+		region_slot_mark(e, region, slot);
+	return slot;
+}
+
+void region_slot_return(struct engine *e, uint32_t region, uint32_t slot)
+{
+	bit_flip(e->rv[region].bitmap, slot);
+	e->rv[region].used--;
+	donor_count(e, region, 1);
+	stat_sub(&e->stats.remote_slots_used, 1);
+}
+
+/* ---- regions come and go ---- */
+
+/* Everything that is derived from a row; the slots in use are marked by the caller afterwards. */
+static void region_derive(struct engine *e, uint32_t region)
+{
+	const struct engine_region_desc *d = &e->region[region].desc;
+	struct region_vol *v = &e->rv[region];
+
+	v->slots = (uint32_t)(d->len_bytes / e->cfg.segment_bytes);
+	v->used = 0;
+	v->revoking = false;
+	v->generation++;
+	e->donor[d->donor].free_slots += v->slots;
+	e->donor[d->donor].regions++;
+	e->donor[d->donor].domain = d->domain;
+	stat_add(&e->stats.regions, 1);
+	stat_add(&e->stats.remote_slots, v->slots);
+}
+
+void region_recount(struct engine *e)
+{
+	for (uint32_t r = 0; r < e->cfg.max_regions; r++)
+		if (e->region[r].used)
+			region_derive(e, r);
+}
+
+/* Bitmaps are laid out for the longest region; a longer lease is used as far as that goes. */
+static bool region_desc_valid(const struct engine *e, const struct engine_region_desc *d)
+{
+	return d->donor < ENGINE_MAX_DONORS && d->len_bytes >= e->cfg.segment_bytes &&
+	       d->len_bytes / e->cfg.segment_bytes <= ENGINE_REGION_MAX_SLOTS &&
+	       memchr(d->donor_name, 0, sizeof(d->donor_name));
+}
+
+int engine_region_add(struct engine *e, const struct engine_region_desc *d)
+{
+	if (!region_desc_valid(e, d))
+		return -EINVAL;
+	for (uint32_t r = 0; r < e->cfg.max_regions; r++) {
+		if (e->region[r].used)
+			continue;
+		e->region[r].desc = *d;
+		memset(e->rv[r].bitmap, 0, ENGINE_REGION_MAX_SLOTS / 8);
+		__atomic_store_n(&e->region[r].used, 1, __ATOMIC_RELEASE);
+		region_derive(e, r);
+		e->want_since_ns = 0;
+		e->spill_at_ns = e->repair_at_ns = 0;
+		return (int)r;
+	}
+	return -ENOSPC;
+}
+
+const struct engine_region_desc *engine_region(const struct engine *e, unsigned region)
+{
+	return region_used(e, region) ? &e->region[region].desc : NULL;
+}
+
+int engine_region_find(
+	const struct engine *e, const char *donor_name, uint64_t region_id, uint64_t epoch)
+{
+	for (uint32_t r = 0; r < e->cfg.max_regions; r++) {
+		const struct engine_region_desc *d = &e->region[r].desc;
+
+		if (e->region[r].used && d->region_id == region_id && d->epoch == epoch &&
+			strcmp(d->donor_name, donor_name) == 0)
+			return (int)r;
+	}
+	return -ENOENT;
+}
+
+static void region_drop(struct engine *e, uint32_t region)
+{
+	struct region_vol *v = &e->rv[region];
+
+	if (v->revoking) {
+		e->regions_revoking--;
+		stat_set(&e->stats.regions_revoking, e->regions_revoking);
+	} else {
+		region_donor(e, region)->free_slots -= v->slots - v->used;
+	}
+	stat_sub(&e->stats.remote_slots_used, v->used);
+	region_donor(e, region)->regions--;
+	v->revoking = false;
+	v->generation++;
+	stat_sub(&e->stats.regions, 1);
+	stat_sub(&e->stats.remote_slots, v->slots);
+	__atomic_store_n(&e->region[region].used, 0, __ATOMIC_RELEASE);
+}
+
+void engine_region_bind(struct engine *e, unsigned region, unsigned donor, uint32_t domain,
+	uint64_t rkey, uint64_t raddr)
+{
+	if (!region_used(e, region) || donor >= ENGINE_MAX_DONORS)
+		return;
+	struct engine_region_desc *d = &e->region[region].desc;
+	struct region_vol *v = &e->rv[region];
+	uint32_t slots = v->revoking ? 0 : v->slots - v->used;
+
+	e->donor[d->donor].free_slots -= slots;
+	e->donor[d->donor].regions--;
+	d->donor = (uint16_t)donor;
+	d->domain = domain;
+	d->rkey = rkey;
+	d->raddr = raddr;
+	e->donor[donor].free_slots += slots;
+	e->donor[donor].regions++;
+	e->donor[donor].domain = domain;
+}
+
+/* Calls for every valid copy in the region. */
+static void region_each_copy(struct engine *e, uint32_t region,
+	void (*fn)(struct engine *e, uint32_t row, unsigned which))
+{
+	for (uint32_t row = 0; row < e->cfg.max_segments; row++)
+		for (unsigned i = 0; i < DISK_HOLDER && e->seg[row].seq; i++) {
+			uint64_t h = e->seg[row].holder[i];
+
+			if ((h & HOLDER_VALID) && holder_region(h) == region)
+				fn(e, row, i);
+		}
+}
+
+/* With a local copy nothing needs to be moved away; the segment is spilled again when it is time.
+ */
+static void copy_doomed(struct engine *e, uint32_t row, unsigned which)
+{
+	if (e->seg[row].local) {
+		seg_holder_clear(e, row, which);
+	} else {
+		seg_short_set(e, row, true);
+		seg_classify(e, row);
+	}
+}
+
+void engine_region_revoke(struct engine *e, unsigned region)
+{
+	if (!region_used(e, region) || e->rv[region].revoking)
+		return;
+	region_donor(e, region)->free_slots -= e->rv[region].slots - e->rv[region].used;
+	e->rv[region].revoking = true;
+	e->regions_revoking++;
+	stat_set(&e->stats.regions_revoking, e->regions_revoking);
+	region_each_copy(e, region, copy_doomed);
+	e->repair_at_ns = 0;
+}
+
+static void copy_lost(struct engine *e, uint32_t row, unsigned which)
+{
+	seg_holder_clear(e, row, which);
+	if (e->seg[row].persistent && (e->seg[row].local || seg_has_holder(e, row)))
+		seg_short_set(e, row, true);
+	else
+		seg_short_set(e, row, false);
+}
+
+void engine_region_lost(struct engine *e, unsigned region)
+{
+	if (!region_used(e, region))
+		return;
+	region_each_copy(e, region, copy_lost);
+	region_drop(e, region);
+	e->repair_at_ns = 0;
+	e->get_retry_ns = 0;
+}
+
+/* Gives back revoked regions that are empty, and one empty region when there are far too many free
+ * slots. */
+void region_release_drained(struct engine *e)
+{
+	uint64_t free_slots =
+		stat_get(&e->stats.remote_slots) - stat_get(&e->stats.remote_slots_used);
+	uint64_t used = stat_get(&e->stats.remote_slots_used);
+
+	for (uint32_t r = 0; r < e->cfg.max_regions; r++) {
+		struct region_vol *v = &e->rv[r];
+		bool surplus = e->region[r].used && !v->revoking && v->used == 0 &&
+			       free_slots > used / 2 + 4 * (uint64_t)v->slots + region_low_water(e);
+
+		if (!e->region[r].used || v->used > 0 || !(v->revoking || surplus))
+			continue;
+		struct engine_region_desc d = e->region[r].desc;
+
+		region_drop(e, r);
+		e->ops.region_released(e->ops_ctx, &d);
+		if (surplus)
+			return;
+	}
+}
+
+void engine_donor_state(struct engine *e, unsigned donor, bool up, bool suspect)
+{
+	if (donor >= ENGINE_MAX_DONORS)
+		return;
+	if (up && !e->donor[donor].up) {
+		e->get_retry_ns = 0;
+		e->repair_at_ns = e->spill_at_ns = 0;
+	}
+	e->donor[donor].up = up;
+	e->donor[donor].suspect = suspect;
+}
+
+void engine_donor_usage(
+	const struct engine *e, unsigned donor, uint64_t *segments, uint64_t *live_bytes)
+{
+	*segments = *live_bytes = 0;
+	for (uint32_t row = 0; row < e->cfg.max_segments; row++)
+		for (unsigned i = 0; i < DISK_HOLDER && e->seg[row].seq; i++) {
+			uint64_t h = e->seg[row].holder[i];
+
+			if ((h & HOLDER_VALID) && e->region[holder_region(h)].desc.donor == donor) {
+				++*segments;
+				*live_bytes += e->sv[row].live;
+			}
+		}
+}
+
+/* ---- placement ---- */
+
+struct place {
+	uint16_t donor[HOLDERS * 2];
+	unsigned n;
+};
+
+/* The donors that a segment uses already, those it is being copied to now included. */
+static void place_used(const struct engine *e, uint32_t row, const uint64_t *also, unsigned n_also,
+	struct place *used)
+{
+	used->n = 0;
+	for (unsigned i = 0; i < DISK_HOLDER; i++)
+		if (e->seg[row].holder[i] & HOLDER_VALID)
+			used->donor[used->n++] =
+				e->region[holder_region(e->seg[row].holder[i])].desc.donor;
+	for (unsigned i = 0; i < n_also; i++)
+		used->donor[used->n++] = e->region[holder_region(also[i])].desc.donor;
+}
+
+static bool place_allows(
+	const struct engine *e, const struct place *used, unsigned donor, bool same_domain)
+{
+	const struct donor_vol *d = &e->donor[donor];
+
+	if (!d->up || d->suspect || d->free_slots == 0)
+		return false;
+	for (unsigned i = 0; i < used->n; i++) {
+		if (used->donor[i] == donor)
+			return false;
+		if (!same_domain && e->donor[used->donor[i]].domain == d->domain)
+			return false;
+	}
+	return true;
+}
+
+/* Two candidates at random, the one with more free slots (Mitzenmacher's power of two choices). */
+static uint32_t place_draw(struct engine *e, const struct place *used, bool same_domain)
+{
+	uint16_t fit[ENGINE_MAX_DONORS];
+	unsigned n = 0;
+
+	for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
+		if (place_allows(e, used, d, same_domain))
+			fit[n++] = (uint16_t)d;
+	if (n == 0)
+		return NONE;
+	uint64_t rnd = env_random(&e->env);
+	unsigned a = fit[(rnd & 0xffffffff) % n], b = fit[(rnd >> 32) % n];
+
+	return e->donor[a].free_slots >= e->donor[b].free_slots ? a : b;
+}
+
+/* The fullest region of a donor that has room, so that others empty and can be given back. */
+static uint32_t place_region(const struct engine *e, uint32_t donor)
+{
+	uint32_t best = NONE;
+
+	for (uint32_t r = 0; r < e->cfg.max_regions; r++) {
+		if (!e->region[r].used || e->region[r].desc.donor != donor || e->rv[r].revoking ||
+			e->rv[r].used == e->rv[r].slots)
+			continue;
+		if (best == NONE ||
+			e->rv[r].slots - e->rv[r].used < e->rv[best].slots - e->rv[best].used)
+			best = r;
+	}
+	return best;
+}
+
+uint64_t region_place(struct engine *e, uint32_t row, const uint64_t *also, unsigned n_also)
+{
+	struct place used;
+	uint32_t donor, region;
+
+	place_used(e, row, also, n_also, &used);
+	donor = place_draw(e, &used, false);
+	if (donor == NONE)
+		donor = place_draw(e, &used, true);
+	if (donor == NONE)
+		return 0;
+	region = place_region(e, donor);
+	return region == NONE ? 0 : holder_make(region, region_slot_take(e, region));
+}
+
+/* ---- asking for more ---- */
+
+uint32_t region_low_water(const struct engine *e)
+{
+	uint32_t low = e->cfg.moves * 2 * ENGINE_MAX_COPIES;
+
+	return low > 16 ? low : 16;
+}
+
+/* The most copies any live pool asks for. */
+static unsigned copies_wanted(const struct engine *e)
+{
+	unsigned copies = 0;
+
+	for (uint32_t i = 0; i < e->max_streams; i++)
+		if (e->stream[i].row != NONE && e->stream[i].copies > copies)
+			copies = e->stream[i].copies;
+	return copies;
+}
+
+/*
+ * More regions are wanted while there is something to spill and too few free slots, or fewer donors
+ * with a free slot than a segment needs copies.
+ */
+void region_want(struct engine *e, uint64_t now)
+{
+	uint32_t free_slots = 0, donors = 0, want = 0;
+	uint32_t low = region_low_water(e);
+
+	if (e->kinds[SEG_DIRTY] > 0 || e->kinds[SEG_OPEN] > 0 || e->short_rows > 0) {
+		for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
+			if (e->donor[d].up && !e->donor[d].suspect && e->donor[d].free_slots > 0) {
+				free_slots += e->donor[d].free_slots;
+				donors++;
+			}
+		if (free_slots < low)
+			want = 1;
+		else if (donors < copies_wanted(e) && free_slots < 4 * low)
+			want = 1;
+		if (want && e->kinds[SEG_DIRTY] > low)
+			want = 2;
+	}
+	if (!want)
+		e->want_since_ns = 0;
+	else if (!e->want_since_ns)
+		e->want_since_ns = now;
+	if (want || e->wanted)
+		e->ops.want_regions(e->ops_ctx, want);
+	e->wanted = want;
+}

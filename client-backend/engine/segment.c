@@ -1,0 +1,452 @@
+/* The segment table: where each segment is, how much of it lives, and which local slot goes next.
+ */
+#include "client-backend/engine/impl.h"
+
+/* ---- lists over rows ---- */
+
+void list_init(struct list *l)
+{
+	l->head = l->tail = NONE;
+}
+
+static void list_push(struct seg_vol *sv, struct list *l, uint32_t row, size_t link)
+{
+#define LINK(r) ((struct link *)((char *)&sv[r] + link))
+	LINK(row)->next = NONE;
+	LINK(row)->prev = l->tail;
+	if (l->tail != NONE)
+		LINK(l->tail)->next = row;
+	else
+		l->head = row;
+	l->tail = row;
+}
+
+static void list_remove(struct seg_vol *sv, struct list *l, uint32_t row, size_t link)
+{
+	struct link *k = LINK(row);
+
+	if (k->prev != NONE)
+		LINK(k->prev)->next = k->next;
+	else
+		l->head = k->next;
+	if (k->next != NONE)
+		LINK(k->next)->prev = k->prev;
+	else
+		l->tail = k->prev;
+#undef LINK
+}
+
+#define BY_LIVE	   offsetof(struct seg_vol, by_live)
+#define BY_ACCOUNT offsetof(struct seg_vol, by_account)
+
+/* ---- local slots ---- */
+
+uint32_t slot_take(struct engine *e, bool cleaner)
+{
+	if (e->free_slots <= (cleaner ? 0 : RESERVE_SLOTS))
+		return NONE;
+	stat_set(&e->stats.local_slots_free, e->free_slots - 1);
+	return e->free_slot[--e->free_slots];
+}
+
+void slot_return(struct engine *e, uint32_t slot)
+{
+	e->slot_row[slot] = NONE;
+	e->free_slot[e->free_slots++] = slot;
+	stat_set(&e->stats.local_slots_free, e->free_slots);
+}
+
+/* ---- what kind of segment a row is ---- */
+
+unsigned seg_good_copies(const struct engine *e, uint32_t row)
+{
+	unsigned good = 0;
+
+	for (unsigned i = 0; i < DISK_HOLDER; i++) {
+		uint64_t h = e->seg[row].holder[i];
+
+		if ((h & HOLDER_VALID) && !e->rv[holder_region(h)].revoking)
+			good++;
+	}
+	return good;
+}
+
+bool seg_complete(const struct engine *e, uint32_t row)
+{
+	const struct seg_row *s = &e->seg[row];
+
+	return seg_good_copies(e, row) >= s->copies &&
+	       (s->disk != ENGINE_DISK_MIRROR || (s->holder[DISK_HOLDER] & HOLDER_VALID));
+}
+
+/* A copy on disk outlives every donor, so it makes up for missing ones. */
+bool seg_safe(const struct engine *e, uint32_t row)
+{
+	return (e->seg[row].holder[DISK_HOLDER] & HOLDER_VALID) || seg_complete(e, row);
+}
+
+bool seg_has_holder(const struct engine *e, uint32_t row)
+{
+	for (unsigned i = 0; i < HOLDERS; i++)
+		if (e->seg[row].holder[i] & HOLDER_VALID)
+			return true;
+	return false;
+}
+
+static enum seg_kind seg_kind_of(const struct engine *e, uint32_t row)
+{
+	const struct seg_row *s = &e->seg[row];
+
+	if (!s->seq)
+		return SEG_FREE;
+	if (!s->sealed)
+		return SEG_OPEN;
+	if (!s->local)
+		return seg_has_holder(e, row) ? SEG_AWAY : SEG_LOST;
+	if (!s->persistent)
+		return SEG_EPHEMERAL;
+	return seg_safe(e, row) ? SEG_CLEAN : SEG_DIRTY;
+}
+
+static unsigned live_bucket(const struct engine *e, uint32_t row)
+{
+	unsigned b = (unsigned)((uint64_t)e->sv[row].live * CLEAN_BUCKETS / e->cfg.segment_bytes);
+
+	return b < CLEAN_BUCKETS ? b : CLEAN_BUCKETS - 1;
+}
+
+/* The cleaner's list that a row belongs to; CLEAN_BUCKETS: none. Only what is at holders needs a
+ * list: the rest of the local tier is looked at when it is spilled or dropped. */
+static unsigned wanted_bucket(const struct engine *e, uint32_t row)
+{
+	enum seg_kind kind = (enum seg_kind)e->sv[row].kind;
+
+	if ((kind != SEG_CLEAN && kind != SEG_AWAY) || e->sv[row].moving || e->sv[row].noclean)
+		return CLEAN_BUCKETS;
+	return live_bucket(e, row);
+}
+
+static void seg_rebucket(struct engine *e, uint32_t row)
+{
+	struct seg_vol *v = &e->sv[row];
+	unsigned b = wanted_bucket(e, row);
+
+	if (b == v->bucket)
+		return;
+	if (v->bucket < CLEAN_BUCKETS)
+		list_remove(e->sv, &e->by_live[v->bucket], row, BY_LIVE);
+	v->bucket = (uint8_t)b;
+	if (b < CLEAN_BUCKETS)
+		list_push(e->sv, &e->by_live[b], row, BY_LIVE);
+}
+
+void seg_classify(struct engine *e, uint32_t row)
+{
+	struct seg_vol *v = &e->sv[row];
+	enum seg_kind kind = seg_kind_of(e, row), was = (enum seg_kind)v->kind;
+
+	if (kind != was) {
+		struct list *eph = &e->account[e->seg[row].account].ephemeral;
+
+		e->kinds[was]--;
+		e->kinds[kind]++;
+		v->kind = (uint8_t)kind;
+		if (was == SEG_EPHEMERAL)
+			list_remove(e->sv, eph, row, BY_ACCOUNT);
+		if (kind == SEG_EPHEMERAL)
+			list_push(e->sv, eph, row, BY_ACCOUNT);
+		if (kind == SEG_LOST && e->seg[row].persistent)
+			stat_add(&e->stats.segments_lost, 1);
+		stat_set(&e->stats.local_slots_clean, e->kinds[SEG_CLEAN]);
+	}
+	seg_rebucket(e, row);
+}
+
+/* ---- live bytes ---- */
+
+static unsigned seg_donor_holders(const struct engine *e, uint32_t row)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < DISK_HOLDER; i++)
+		n += (unsigned)(e->seg[row].holder[i] >> 63);
+	return n;
+}
+
+void seg_live_add(struct engine *e, uint32_t row, uint32_t bytes)
+{
+	e->sv[row].live += bytes;
+	e->live_bytes += bytes;
+	stat_set(&e->stats.live_bytes, e->live_bytes);
+	e->away_live_bytes += (uint64_t)bytes * seg_donor_holders(e, row);
+	if (e->seg[row].sealed)
+		seg_rebucket(e, row);
+}
+
+void seg_live_sub(struct engine *e, uint32_t row, uint32_t bytes)
+{
+	e->sv[row].live -= bytes;
+	e->live_bytes -= bytes;
+	stat_set(&e->stats.live_bytes, e->live_bytes);
+	e->away_live_bytes -= (uint64_t)bytes * seg_donor_holders(e, row);
+	if (!e->seg[row].sealed)
+		return;
+	if (e->sv[row].live == 0)
+		seg_free_if_dead(e, row);
+	else
+		seg_rebucket(e, row);
+}
+
+/* ---- changing a row ---- */
+
+uint32_t seg_new(struct engine *e, const struct stream *s, bool cleaner)
+{
+	uint32_t slot, row;
+	uint64_t seq = e->header->next_seq;
+
+	if (e->free_rows == 0)
+		return NONE;
+	slot = slot_take(e, cleaner);
+	if (slot == NONE)
+		return NONE;
+	row = e->free_row[--e->free_rows];
+
+	struct seg_row *r = &e->seg[row];
+
+	memset((char *)r + sizeof(r->seq), 0, sizeof(*r) - sizeof(r->seq));
+	r->local = slot + 1;
+	r->account = s->account;
+	r->persistent = s->persistent;
+	r->copies = s->copies;
+	r->disk = s->disk;
+	r->cold = s->cold;
+	e->slot_row[slot] = row;
+	e->account[r->account].local_slots++;
+	e->sv[row] = (struct seg_vol){.bucket = CLEAN_BUCKETS, .kind = SEG_FREE};
+	__atomic_store_n(&e->header->next_seq, seq + 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&r->seq, seq, __ATOMIC_RELEASE);
+	seg_classify(e, row);
+	stat_add(&e->stats.segments, 1);
+	return row;
+}
+
+void seg_seal(struct engine *e, uint32_t row)
+{
+	__atomic_store_n(&e->seg[row].sealed, 1, __ATOMIC_RELEASE);
+	seg_classify(e, row);
+	seg_free_if_dead(e, row);
+}
+
+void seg_holder_set(struct engine *e, uint32_t row, unsigned which, uint64_t holder)
+{
+	__atomic_store_n(&e->seg[row].holder[which], holder, __ATOMIC_RELEASE);
+	if (which != DISK_HOLDER) {
+		e->away_live_bytes += e->sv[row].live;
+		e->away_held_bytes += e->cfg.segment_bytes;
+	}
+	seg_classify(e, row);
+}
+
+/* A new copy takes the place of one in a revoked region, in one store. */
+void seg_holder_replace(struct engine *e, uint32_t row, unsigned which, uint64_t holder)
+{
+	uint64_t old = e->seg[row].holder[which];
+
+	__atomic_store_n(&e->seg[row].holder[which], holder, __ATOMIC_RELEASE);
+	region_slot_return(e, holder_region(old), holder_slot(old));
+	seg_classify(e, row);
+}
+
+/* Forgets a copy and returns its slot. */
+void seg_holder_clear(struct engine *e, uint32_t row, unsigned which)
+{
+	uint64_t h = e->seg[row].holder[which];
+
+	__atomic_store_n(&e->seg[row].holder[which], 0, __ATOMIC_RELEASE);
+	if (which == DISK_HOLDER) {
+		disk_slot_return(e, holder_slot(h));
+	} else {
+		e->away_live_bytes -= e->sv[row].live;
+		e->away_held_bytes -= e->cfg.segment_bytes;
+		region_slot_return(e, holder_region(h), holder_slot(h));
+	}
+	seg_classify(e, row);
+}
+
+void seg_local_set(struct engine *e, uint32_t row, uint32_t slot)
+{
+	e->slot_row[slot] = row;
+	e->account[e->seg[row].account].local_slots++;
+	__atomic_store_n(&e->seg[row].local, slot + 1, __ATOMIC_RELEASE);
+	seg_classify(e, row);
+}
+
+void seg_local_drop(struct engine *e, uint32_t row)
+{
+	uint32_t slot = e->seg[row].local - 1;
+
+	__atomic_store_n(&e->seg[row].local, 0, __ATOMIC_RELEASE);
+	e->account[e->seg[row].account].local_slots--;
+	slot_return(e, slot);
+	seg_classify(e, row);
+}
+
+void seg_short_set(struct engine *e, uint32_t row, bool is_short)
+{
+	struct seg_vol *v = &e->sv[row];
+
+	if (v->short_of == is_short)
+		return;
+	v->short_of = is_short;
+	e->short_rows += is_short ? 1 : -1u;
+	stat_set(&e->stats.segments_underreplicated, e->short_rows);
+}
+
+void seg_pin(struct engine *e, uint32_t row)
+{
+	e->sv[row].pins++;
+}
+
+void seg_unpin(struct engine *e, uint32_t row)
+{
+	e->sv[row].pins--;
+	seg_free_if_dead(e, row);
+}
+
+/* A sealed segment that nothing names and nobody reads goes at no cost. */
+void seg_free_if_dead(struct engine *e, uint32_t row)
+{
+	struct seg_row *r = &e->seg[row];
+	struct seg_vol *v = &e->sv[row];
+
+	if (!r->seq || !r->sealed || v->live > 0 || v->pins > 0)
+		return;
+	seg_short_set(e, row, false);
+	if (v->kind == SEG_EPHEMERAL)
+		list_remove(e->sv, &e->account[r->account].ephemeral, row, BY_ACCOUNT);
+	if (v->bucket < CLEAN_BUCKETS)
+		list_remove(e->sv, &e->by_live[v->bucket], row, BY_LIVE);
+	e->kinds[v->kind]--;
+	e->kinds[SEG_FREE]++;
+	__atomic_store_n(&r->seq, 0, __ATOMIC_RELEASE);
+	v->kind = SEG_FREE;
+	v->bucket = CLEAN_BUCKETS;
+	for (unsigned i = 0; i < HOLDERS; i++)
+		if (r->holder[i] & HOLDER_VALID)
+			seg_holder_clear(e, row, i);
+	if (r->local)
+		seg_local_drop(e, row);
+	stat_set(&e->stats.local_slots_clean, e->kinds[SEG_CLEAN]);
+	e->free_row[e->free_rows++] = row;
+	stat_sub(&e->stats.segments, 1);
+	stat_add(&e->stats.segments_freed, 1);
+}
+
+/* ---- making room in the local tier ---- */
+
+/* Removes every entry that still names a record of this local segment. */
+void seg_drop_entries(struct engine *e, uint32_t row)
+{
+	const uint8_t *data = seg_data(e, row);
+	uint32_t used = e->seg[row].used, off = 0;
+
+	seg_pin(e, row);
+	while (off < used && e->sv[row].live > 0) {
+		const struct record_header *h = (const void *)(data + off);
+		struct engine_key k = {.pool = h->pool, .index = h->index};
+		uint32_t bytes = record_bytes(h->len), object;
+		uint64_t *slot;
+
+		memcpy(k.oid, h->oid, sizeof(k.oid));
+		slot = entry_find(e, &k, &object);
+		if (slot && *slot == loc_make(row, off, bytes))
+			entry_remove(e, slot, object);
+		off += bytes;
+	}
+	seg_unpin(e, row);
+}
+
+/* The account with ephemeral segments that holds most of the local tier for its weight. */
+static struct account_vol *account_furthest_over(struct engine *e)
+{
+	struct account_vol *worst = NULL;
+
+	for (unsigned i = 0; i < ENGINE_MAX_ACCOUNTS; i++) {
+		struct account_vol *a = &e->account[i];
+
+		if (a->ephemeral.head == NONE)
+			continue;
+		if (!worst || (uint64_t)a->local_slots * worst->desc.weight >
+				      (uint64_t)worst->local_slots * a->desc.weight)
+			worst = a;
+	}
+	return worst;
+}
+
+/* Oldest first, but one that was read lately gets a second chance. */
+static uint32_t ephemeral_victim(struct engine *e, struct account_vol *a)
+{
+	uint32_t row = a->ephemeral.head, first = NONE;
+
+	for (unsigned tries = 0; row != NONE && tries < 64; tries++) {
+		uint32_t next = e->sv[row].by_account.next;
+
+		if (e->sv[row].pins == 0) {
+			if (!e->sv[row].recent)
+				return row;
+			if (first == NONE)
+				first = row;
+			e->sv[row].recent = false;
+			list_remove(e->sv, &a->ephemeral, row, BY_ACCOUNT);
+			list_push(e->sv, &a->ephemeral, row, BY_ACCOUNT);
+		}
+		row = next;
+	}
+	return first;
+}
+
+static bool evict_ephemeral(struct engine *e)
+{
+	struct account_vol *a = account_furthest_over(e);
+	uint32_t row = a ? ephemeral_victim(e, a) : NONE;
+
+	if (row == NONE)
+		return false;
+	stat_add(&e->stats.segments_evicted_ephemeral, 1);
+	seg_drop_entries(e, row);
+	if (e->seg[row].seq && e->sv[row].kind == SEG_EPHEMERAL) {
+		/* Entries of dead objects still name it: they are reaped; the room is needed now.
+		 */
+		seg_local_drop(e, row);
+	}
+	return true;
+}
+
+static bool evict_clean(struct engine *e)
+{
+	if (e->kinds[SEG_CLEAN] == 0)
+		return false;
+	for (uint32_t n = 0; n < 2 * e->cfg.local_segments; n++) {
+		uint32_t row = e->slot_row[e->clock_evict];
+
+		if (++e->clock_evict == e->cfg.local_segments)
+			e->clock_evict = 0;
+		if (row == NONE || e->sv[row].kind != SEG_CLEAN || e->sv[row].moving)
+			continue;
+		if (e->sv[row].recent) {
+			e->sv[row].recent = false;
+			continue;
+		}
+		stat_add(&e->stats.segments_evicted_clean, 1);
+		seg_local_drop(e, row);
+		return true;
+	}
+	return false;
+}
+
+bool local_make_room(struct engine *e)
+{
+	if (evict_ephemeral(e) || evict_clean(e))
+		return true;
+	return log_seal_coldest(e, true) && evict_ephemeral(e);
+}
