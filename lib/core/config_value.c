@@ -358,10 +358,11 @@ static int parse_choice(const struct config_field *f, const char *text, void *at
 
 static int parse_amount(const char *text, void *at)
 {
-	struct config_amount a = {0, 0};
+	struct config_amount a;
 	uint64_t percent;
 	int error = 0;
 
+	memset(&a, 0, sizeof(a)); /* with the padding: settings are compared as bytes */
 	if (!parse_percent(text, true, &percent)) {
 		if (percent < 1 || percent > 100)
 			return -ERANGE;

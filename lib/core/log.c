@@ -52,6 +52,10 @@ void log_init(void)
 {
 	struct stat st;
 
+	if (sink_fd != STDERR_FILENO)
+		close(sink_fd);
+	sink_fd = STDERR_FILENO;
+	sink = SINK_POLL;
 	if (fstat(STDERR_FILENO, &st) < 0)
 		return;
 	journald = stderr_is_journal(&st);
@@ -61,8 +65,6 @@ void log_init(void)
 		/* A second open file, so that O_NONBLOCK is ours alone and not the shell's too. */
 		int fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 		if (fd >= 0) {
-			if (sink_fd != STDERR_FILENO)
-				close(sink_fd);
 			sink_fd = fd;
 			sink = SINK_NONBLOCK;
 		}
