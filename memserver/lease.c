@@ -504,6 +504,14 @@ int lease_session_message(
 	return rc;
 }
 
+void lease_book_close_all(struct lease_book *b, int status, const char *text)
+{
+	for (unsigned i = 0; i < b->cfg.max_sessions; i++) {
+		if (b->sessions[i].used)
+			session_end(b, &b->sessions[i], status, text);
+	}
+}
+
 void lease_book_target_set(struct lease_book *b, uint64_t target_bytes)
 {
 	if (target_bytes < b->cfg.min_bytes)

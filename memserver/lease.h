@@ -161,6 +161,9 @@ int lease_session_message(
 /* The peer is gone; not to be called after ops->close(). */
 void lease_session_closed(struct lease_book *b, struct lease_session *s);
 
+/* Ends every session through ops->close(); leases stay. */
+void lease_book_close_all(struct lease_book *b, int status, const char *text);
+
 /* What the machine can spare; kept within min_bytes and max_bytes; starts revocations. */
 void lease_book_target_set(struct lease_book *b, uint64_t target_bytes);
 /* Changes what may change at run time: client_max_bytes, keep_regions, ttl_ms, grace_ms,
