@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that a command needs, when they are missing: deps.sh [build] [test] [fuzz].
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+build_packages="gcc libc6-dev cmake ninja-build pkg-config protobuf-c-compiler libprotobuf-c-dev
+	libevent-dev libibverbs-dev librdmacm-dev liblz4-dev libzstd-dev libxxhash-dev liburing-dev
+	libyaml-dev libjansson-dev libsystemd-dev libcmocka-dev"
+test_packages="socat jq curl python3 procps"
+fuzz_packages="clang"
+
+wanted=$build_packages
+for group in "$@"; do
+	case $group in
+	build) ;;
+	test) wanted="$wanted $test_packages" ;;
+	fuzz) wanted="$wanted $fuzz_packages" ;;
+	*) die "deps: no group '$group'" ;;
+	esac
+done
+
+missing=""
+for package in $wanted; do
+	status=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
+	[ "$status" = "install ok installed" ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+command -v apt-get >/dev/null || die "missing packages, and no apt-get to install them:$missing"
+sudo=""
+if [ "$(id -u)" != 0 ]; then
+	command -v sudo >/dev/null || die "missing packages, and neither root nor sudo to install them:$missing"
+	sudo=sudo
+fi
+
+echo "Installing:$missing"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+install() {
+	# shellcheck disable=SC2086
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+		-o DPkg::Lock::Timeout=300 $missing >"$log" 2>&1
+}
+# The lists may be missing (a fresh image) or too old to find the packages' files.
+if ! ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || ! install; then
+	$sudo apt-get -o DPkg::Lock::Timeout=300 update >"$log" 2>&1 || {
+		cat "$log" >&2
+		die "apt-get update failed"
+	}
+	install || {
+		cat "$log" >&2
+		die "apt-get install failed"
+	}
+fi
