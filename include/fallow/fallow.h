@@ -183,9 +183,9 @@ FALLOW_API int fallow_pool_stats(struct fallow_pool *p, struct fallow_pool_stats
  * After -ESHUTDOWN: connects again, once; pools and queues of the handle go on. Calls of other
  * threads fail with -ESHUTDOWN until it is done. 0: all is there as before (or the connection was
  * not broken at all). -ENODATA: connected, but at least one pool had to be made anew and is empty.
- * -EBUSY: a queue has results that were not taken yet, or another thread reconnects. Otherwise as
- * fallow_connect() and fallow_pool_open(); the handle stays as it was, try again later. A pool that
- * could not be opened again answers -ENOENT.
+ * -EBUSY: a queue has results that were not taken yet, or calls of other threads do not end.
+ * Otherwise as fallow_connect() and fallow_pool_open(); the handle stays as it was, try again
+ * later. A pool that could not be opened again answers -ENOENT.
  */
 FALLOW_API int fallow_reconnect(struct fallow *f);
 
