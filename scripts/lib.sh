@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts of ./run share; sourced, with the repository root as the working directory.
 
 export LC_ALL=C.UTF-8

@@ -52,7 +52,7 @@ stage() {
 	local name=$1 start=$SECONDS status=0
 	shift
 	headline "$name"
-	"$@" >"$logs/$name.log" 2>&1 || status=$?
+	("$@") >"$logs/$name.log" 2>&1 || status=$?
 	if [ $status = 0 ]; then
 		tail -n 3 "$logs/$name.log"
 		record "$name" $((SECONDS - start)) 1 0

@@ -37,8 +37,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	if (bytes < 1)
 		return 0;
-	/* The first byte chooses, so that both schemas' keys are found. */
-	try(data[0] & 1 ? &fallowd_config_schema : &memserver_config_schema, (const char *)data + 1,
+	/* The first byte chooses: 'm' the memory server, 'f' the backend. */
+	try(data[0] & 1 ? &memserver_config_schema : &fallowd_config_schema, (const char *)data + 1,
 		bytes - 1);
 	return 0;
 }
