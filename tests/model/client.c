@@ -161,7 +161,7 @@ int run_pool_make(struct run *r, unsigned slot)
 	struct ref_pool p = {.id = d.id,
 		.persistent = d.flags & ENGINE_POOL_PERSISTENT,
 		.copies = d.copies,
-		.disk_safe = false,
+		.disk_safe = d.disk == ENGINE_DISK_MIRROR,
 		.account = d.account};
 	int status;
 

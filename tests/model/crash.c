@@ -166,6 +166,7 @@ static int kill_one(
 
 	atomic_store(&log->count, 0);
 	log->error[0] = '\0';
+	run_count(r);
 	fake_crash(&r->fake);
 	engine_abandon(r->e);
 	r->e = NULL;

@@ -69,8 +69,8 @@ static void check_io(
 		broken(f, "a buffer that is not aligned");
 	if (t->disk && (t->offset % 4096 || io->len % 4096))
 		broken(f, "a disk transfer that is not aligned");
-	if (write && io->len != f->cfg.segment_bytes)
-		broken(f, "a write that is not a whole segment");
+	if (write && (t->offset % f->cfg.segment_bytes || io->len > f->cfg.segment_bytes))
+		broken(f, "a write that does not lie in one slot");
 	if (t->disk)
 		return;
 	const struct fake_region *r = &f->shared->region[t->donor][t->region];

@@ -12,7 +12,7 @@
 #include "tests/model/run.h"
 
 static const char usage[] =
-	"usage: model_test [--seed N] [--seeds N] [--ops N] [--kills N] [--dir DIR] [--verbose]\n"
+	"usage: model_test [--seed N] [--seeds N] [--ops N] [--kills N] [--dir DIR]\n"
 	"  --seed N    the first seed (1); decides everything but the moments of --kills\n"
 	"  --seeds N   how many seeds, one after the other (1)\n"
 	"  --ops N     operations for each seed (100000)\n"
@@ -21,8 +21,6 @@ static const char usage[] =
 
 static void print_totals(const struct run *r)
 {
-	const struct engine_stats *s = engine_stats(r->e);
-
 	printf("seed %" PRIu64 ": puts %" PRIu64 " (refused %" PRIu64 "), gets %" PRIu64
 	       " (missed %" PRIu64 ", lost %" PRIu64 ", timed out %" PRIu64 "), flushes %" PRIu64
 	       ", pools %" PRIu64 "; crashes %" PRIu64 ", reopens %" PRIu64 ", donors lost %" PRIu64
@@ -32,14 +30,11 @@ static void print_totals(const struct run *r)
 		r->opt.seed, r->puts, r->puts_refused, r->gets, r->misses, r->lost, r->timeouts,
 		r->flushes, r->pools, r->crashes, r->reopens, r->losses, r->leases, r->revokes,
 		r->fake.flips, r->fake.failures, r->checks, r->now_ns / 1000000);
-	if (r->opt.verbose)
-		printf("  since the last open: gets local %" PRIu64 " remote %" PRIu64
-		       " disk %" PRIu64 ", spilled %" PRIu64 ", repaired %" PRIu64
-		       ", cleaned %" PRIu64 ", to disk %" PRIu64 "\n",
-			stat_get(&s->gets_local), stat_get(&s->gets_remote),
-			stat_get(&s->gets_disk), stat_get(&s->segments_spilled),
-			stat_get(&s->segments_repaired), stat_get(&s->segments_cleaned),
-			stat_get(&s->segments_to_disk));
+	printf("  gets from donors %" PRIu64 " and from disk %" PRIu64 "; segments spilled %" PRIu64
+	       ", repaired %" PRIu64 ", cleaned %" PRIu64 ", to disk %" PRIu64 ", evicted %" PRIu64
+	       "\n",
+		r->gets_remote, r->gets_disk, r->spilled, r->repaired, r->cleaned, r->to_disk,
+		r->evicted);
 }
 
 static int run_seed(const struct run_options *opt, uint64_t *ops)
@@ -83,7 +78,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = {{"seed", required_argument, NULL, 's'},
 		{"seeds", required_argument, NULL, 'n'}, {"ops", required_argument, NULL, 'o'},
 		{"kills", required_argument, NULL, 'k'}, {"dir", required_argument, NULL, 'd'},
-		{"verbose", no_argument, NULL, 'v'}, {NULL, 0, NULL, 0}};
+		{NULL, 0, NULL, 0}};
 	struct run_options opt = {
 		.seed = 1, .ops = 100000, .dir = access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm"};
 	uint64_t seeds = 1, kills = 0, ops = 0;
@@ -106,9 +101,6 @@ int main(int argc, char **argv)
 			break;
 		case 'd':
 			opt.dir = optarg;
-			break;
-		case 'v':
-			opt.verbose = true;
 			break;
 		default:
 			fputs(usage, stderr);

@@ -73,7 +73,7 @@ static void choose_engine(struct run *r, const struct fake_config *f, const stru
 	c->max_regions = f->max_regions;
 	c->disk_segments = f->disk_segments;
 	c->fetches = (uint32_t)rng_range(g, 4, 32);
-	c->moves = (uint32_t)rng_range(g, 1, 8);
+	c->moves = (uint32_t)rng_range(g, 2, 8);
 	c->lane = 0;
 	c->lanes = 1;
 	c->huge_pages = c->lock_memory = false;
@@ -84,13 +84,15 @@ static void choose_engine(struct run *r, const struct fake_config *f, const stru
 	c->spill_percent = (uint32_t)rng_range(g, 10, 50);
 	c->live_percent = (uint32_t)rng_range(g, 50, 85);
 	c->zstd_level = 1;
+	/* Some runs outpace the donors and are refused a lot; most leave them time. */
+	r->pace_ns = rng_below(g, 4) ? 4 * f->delay_ns : f->delay_ns / 4;
 }
 
 static int choose_quotas(struct run *r)
 {
 	for (unsigned a = 0; a < RUN_ACCOUNTS; a++)
 		atomic_store(&r->quota[a].limit_pages,
-			rng_below(&r->rng, 4) ? UINT64_MAX : ref_keys(&r->ref) / 8);
+			rng_below(&r->rng, 6) ? UINT64_MAX : ref_keys(&r->ref) / 8);
 	return 0;
 }
 
@@ -196,7 +198,7 @@ int run_step(struct run *r)
 		return -EBADMSG;
 	dice = (unsigned)rng_below(&r->rng, 1000);
 	if (dice < 950)
-		run_advance(r, rng_below(&r->rng, 50 * US));
+		run_advance(r, rng_below(&r->rng, r->pace_ns));
 	else if (dice < 998)
 		run_advance(r, rng_below(&r->rng, MS));
 	else

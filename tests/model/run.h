@@ -31,7 +31,6 @@ struct run_req {
 struct run_options {
 	uint64_t seed, ops;
 	const char *dir; /* for the arena; tmpfs is fastest */
-	bool verbose;
 };
 
 struct run {
@@ -50,6 +49,7 @@ struct run {
 	uint64_t next_tick;
 	uint32_t next_pool_id;
 	char arena[256];
+	uint64_t pace_ns;      /* most that usually passes between two steps */
 	bool faults;	       /* this run injects losses and transfer errors */
 	bool wild;	       /* more losses than copies may happen */
 	bool quiet;	       /* the end of a run: no faults, nothing slow */
@@ -57,6 +57,7 @@ struct run {
 	struct run_log *log;   /* NULL outside of the crash test's child */
 	uint64_t puts, puts_refused, gets, misses, lost, timeouts, flushes, pools, reopens, crashes,
 		losses, revokes, leases, checks;
+	uint64_t gets_remote, gets_disk, spilled, repaired, cleaned, to_disk, evicted;
 	char error[768]; /* the first thing that went wrong */
 };
 
@@ -80,6 +81,8 @@ int run_fail(struct run *r, const char *fmt, ...) __attribute__((format(printf, 
 /* Background and failures (world.c). */
 int run_world_step(struct run *r);
 int run_reopen(struct run *r);
+/* Adds up the engine's counters before it ends. */
+void run_count(struct run *r);
 bool run_timeouts_allowed(const struct run *r);
 
 /* Client calls (client.c). */

@@ -116,9 +116,24 @@ int run_open(struct run *r)
 	return run_check(r);
 }
 
+void run_count(struct run *r)
+{
+	const struct engine_stats *s = engine_stats(r->e);
+
+	r->gets_remote += stat_get(&s->gets_remote);
+	r->gets_disk += stat_get(&s->gets_disk);
+	r->spilled += stat_get(&s->segments_spilled);
+	r->repaired += stat_get(&s->segments_repaired);
+	r->cleaned += stat_get(&s->segments_cleaned);
+	r->to_disk += stat_get(&s->segments_to_disk);
+	r->evicted +=
+		stat_get(&s->segments_evicted_clean) + stat_get(&s->segments_evicted_ephemeral);
+}
+
 int run_crash(struct run *r)
 {
 	r->crashes++;
+	run_count(r);
 	fake_crash(&r->fake);
 	engine_abandon(r->e);
 	run_forget_requests(r);
@@ -151,6 +166,7 @@ int run_reopen(struct run *r)
 	}
 	if (run_check(r))
 		return -EBADMSG;
+	run_count(r);
 	engine_close(r->e);
 	disrupt(r);
 	return run_open(r);
@@ -181,7 +197,7 @@ static void donor_fault(struct run *r)
 
 int run_world_step(struct run *r)
 {
-	if (r->fake.wanted && !rng_below(&r->rng, 8))
+	if (r->fake.wanted && !rng_below(&r->rng, 4))
 		r->leases += fake_region_lease(&r->fake, r->e);
 	if (!rng_below(&r->rng, 1500))
 		r->revokes += fake_region_revoke(&r->fake, r->e);
@@ -191,7 +207,7 @@ int run_world_step(struct run *r)
 			if (!rng_below(&r->rng, 50))
 				fake_donor_set(&r->fake, r->e, d, true);
 		}
-	if (r->faults && !rng_below(&r->rng, 2000))
+	if (r->faults && !rng_below(&r->rng, 1000))
 		donor_fault(r);
 	if (!rng_below(&r->rng, 3000) && run_crash(r))
 		return -EBADMSG;
