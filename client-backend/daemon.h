@@ -44,7 +44,9 @@ struct daemon {
 
 	struct event *signal_event[4];
 	struct event *watchdog_event;
-	unsigned pings; /* unanswered */
+	struct backend_call ping_call;
+	bool pinging; /* unanswered */
+	bool stuck;   /* a lane does not answer: the process must end without it */
 	uint64_t reloads, reloads_failed;
 	bool stopping;
 };
