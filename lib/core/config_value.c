@@ -285,7 +285,7 @@ void config_value_describe(const struct config_field *f, char *text, size_t text
 
 static int parse_number(const struct config_field *f, const char *text, uint64_t *value)
 {
-	int64_t integer;
+	int64_t integer = 0;
 	int error;
 
 	switch (f->type) {

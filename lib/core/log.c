@@ -41,11 +41,11 @@ struct line {
 static bool stderr_is_journal(const struct stat *st)
 {
 	const char *stream = getenv("JOURNAL_STREAM");
-	unsigned long long device, inode;
+	char *end;
 
-	if (!stream || sscanf(stream, "%llu:%llu", &device, &inode) != 2)
+	if (!stream || strtoull(stream, &end, 10) != st->st_dev || *end != ':')
 		return false;
-	return device == st->st_dev && inode == st->st_ino;
+	return strtoull(end + 1, &end, 10) == st->st_ino && !*end;
 }
 
 void log_init(void)
