@@ -331,6 +331,7 @@ static int put_now(struct engine *e, const struct engine_key *k, const void *pag
 		return -ENOENT;
 	if (quota_full(e, &p->desc, k))
 		return -ENOSPC;
+	entry_prefetch(e, k);
 	if (codec_same_filled(page, &word)) {
 		err = put_enter(e, p, k, loc_make_same(word));
 		if (!err)

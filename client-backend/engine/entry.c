@@ -50,6 +50,14 @@ uint64_t *entry_find(struct engine *e, const struct engine_key *k, uint32_t *obj
 	return *object == NONE ? NULL : index_find(&e->index, entry_key(*object, k->index));
 }
 
+void entry_prefetch(struct engine *e, const struct engine_key *k)
+{
+	uint32_t object = object_find(e, k->pool, k->oid);
+
+	if (object != NONE)
+		index_prefetch(&e->index, entry_key(object, k->index));
+}
+
 static void loc_hold(struct engine *e, uint64_t loc)
 {
 	if (loc_is_same(loc))

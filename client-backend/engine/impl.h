@@ -336,6 +336,8 @@ void entry_change(struct engine *e, uint64_t *slot, uint64_t loc);
 /* slot was found by index_find(); object is its. */
 void entry_remove(struct engine *e, uint64_t *slot, uint32_t object);
 uint64_t *entry_find(struct engine *e, const struct engine_key *k, uint32_t *object);
+/* Brings the key's buckets near while the page is being encoded. */
+void entry_prefetch(struct engine *e, const struct engine_key *k);
 struct pool_row *pool_find(const struct engine *e, uint32_t id);
 void pool_free_if_empty(struct engine *e, struct pool_row *p);
 bool reap_step(struct engine *e, unsigned buckets);
