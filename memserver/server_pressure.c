@@ -11,8 +11,8 @@
 #include "lib/core/log.h"
 #include "memserver/pressure_linux.h"
 
-#define PSI_STALL_US  100000
-#define PSI_WINDOW_US 1000000
+#define PSI_STALL_US  150000
+#define PSI_WINDOW_US 2000000 /* a multiple of 2 s: what the kernel allows without privileges */
 
 uint64_t memserver_amount_bytes(const struct memserver *s, const struct config_amount *a)
 {
