@@ -129,11 +129,11 @@ static void conn_end(struct tcp_conn *c, int status)
 static unsigned tx_iov(struct tcp_conn *c, struct iovec *iov)
 {
 	unsigned n = 0;
-	uint32_t skip = c->head_sent;
+	size_t skip = c->head_sent;
 	for (uint32_t q = 0; q < c->queued && n + 2 <= TCP_CLIENT_IOV; q++) {
 		struct tcp_slot *s = &c->slot[c->queue[(c->queue_first + q) % c->transport->depth]];
-		uint32_t in_head = skip < TCP_REQUEST_BYTES ? skip : TCP_REQUEST_BYTES;
-		uint32_t in_data = skip - in_head;
+		size_t in_head = skip < TCP_REQUEST_BYTES ? skip : TCP_REQUEST_BYTES;
+		size_t in_data = skip - in_head;
 		if (in_head < TCP_REQUEST_BYTES)
 			iov[n++] = (struct iovec){s->head + in_head, TCP_REQUEST_BYTES - in_head};
 		if (s->op->kind == TRANSPORT_WRITE && in_data < s->op->len)
@@ -149,11 +149,12 @@ static void tx_sent(struct tcp_conn *c, size_t n)
 	while (n) {
 		uint32_t i = c->queue[c->queue_first];
 		struct tcp_slot *s = &c->slot[i];
-		size_t left = TCP_REQUEST_BYTES - c->head_sent;
+		size_t left = TCP_REQUEST_BYTES;
 		if (s->op->kind == TRANSPORT_WRITE)
 			left += s->op->len;
+		left -= c->head_sent;
 		if (n < left) {
-			c->head_sent += (uint32_t)n;
+			c->head_sent += n;
 			return;
 		}
 		n -= left;

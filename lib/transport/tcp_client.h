@@ -69,7 +69,7 @@ struct tcp_conn {
 	struct tcp_slot *slot;
 	uint32_t *free_slot, free_slots;
 	uint32_t *queue, queue_first, queued; /* slots to be sent, a ring of depth */
-	uint32_t head_sent;		      /* bytes of the first queued */
+	size_t head_sent;		      /* bytes of the first queued */
 	uint32_t oldest, newest;	      /* sent slots */
 	uint32_t outstanding;
 	uint32_t cur, cur_got; /* the read whose payload is arriving */

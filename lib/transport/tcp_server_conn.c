@@ -237,11 +237,11 @@ static bool answers_recheck(struct tcp_server_conn *c, struct tcp_server_ctx *ct
 static unsigned answers_iov(struct tcp_server_conn *c, struct iovec *iov)
 {
 	unsigned n = 0;
-	uint32_t skip = c->sent;
+	size_t skip = c->sent;
 	for (uint32_t i = 0; i < c->answers; i++) {
 		struct tcp_answer *a = &c->answer[(c->first + i) % TCP_CONN_ANSWERS];
-		uint32_t in_head = skip < TCP_RESPONSE_BYTES ? skip : TCP_RESPONSE_BYTES;
-		uint32_t in_data = skip - in_head;
+		size_t in_head = skip < TCP_RESPONSE_BYTES ? skip : TCP_RESPONSE_BYTES;
+		size_t in_data = skip - in_head;
 		if (in_head < TCP_RESPONSE_BYTES)
 			iov[n++] = (struct iovec){a->head + in_head, TCP_RESPONSE_BYTES - in_head};
 		if (in_data < a->len)
@@ -255,9 +255,9 @@ static void answers_sent(struct tcp_server_conn *c, struct tcp_server_ctx *ctx, 
 {
 	while (n) {
 		struct tcp_answer *a = &c->answer[c->first];
-		size_t left = TCP_RESPONSE_BYTES + a->len - c->sent;
+		size_t left = (size_t)TCP_RESPONSE_BYTES + a->len - c->sent;
 		if (n < left) {
-			c->sent += (uint32_t)n;
+			c->sent += n;
 			return;
 		}
 		n -= left;

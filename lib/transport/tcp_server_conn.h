@@ -36,7 +36,7 @@ struct tcp_server_conn {
 	} write;
 	struct tcp_answer answer[TCP_CONN_ANSWERS];
 	uint32_t first, answers;
-	uint32_t sent;			     /* bytes of the first answer */
+	size_t sent;			     /* bytes of the first answer */
 	struct tcp_server_conn *prev, *next; /* the thread's list */
 	uint32_t events;		     /* as registered with epoll */
 };

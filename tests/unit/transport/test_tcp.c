@@ -107,6 +107,32 @@ static void test_depth_and_pipeline(void **state)
 	world_down(&w);
 }
 
+/* Far more than the sockets hold, so that sends end in the middle of headers and payloads. */
+static void test_sends_that_stop_half_way(void **state)
+{
+	struct world w;
+	struct rig_op op[8];
+	world_up(&w, 8, NULL);
+	fill(w.area, AREA, 3);
+	for (unsigned round = 0; round < 20; round++) {
+		for (unsigned i = 0; i < 8; i++) {
+			uint32_t at = i * 500000 + round * 13;
+			rig_op_init(&op[i], TRANSPORT_WRITE, w.area + at, 4u << 20,
+				w.a.export.tcp_key, 0);
+			if (i == 7)
+				op[i].op.len = 1000003 + round;
+			assert_int_equal(transport_tcp.post(w.c, &op[i].op), 0);
+		}
+		transport_tcp.doorbell(w.c);
+		for (unsigned i = 0; i < 8; i++)
+			assert_int_equal(rig_wait(w.t, &op[i]), 0);
+		assert_memory_equal(w.a.base, op[7].op.buf, op[7].op.len);
+		assert_memory_equal(w.a.base + op[7].op.len, (uint8_t *)op[6].op.buf + op[7].op.len,
+			(4u << 20) - op[7].op.len);
+	}
+	world_down(&w);
+}
+
 static void test_poll_budget(void **state)
 {
 	struct world w;
@@ -516,6 +542,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_write_and_read_back),
 		cmocka_unit_test(test_depth_and_pipeline),
+		cmocka_unit_test(test_sends_that_stop_half_way),
 		cmocka_unit_test(test_poll_budget),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_bad_ops),
