@@ -99,7 +99,7 @@ out:
 int main(int argc, char **argv)
 {
 	static struct memserver_config cfg;
-	struct daemon d = {NULL};
+	static struct daemon d;
 
 	int rc = program_start(&program, argc, argv, &cfg);
 	if (rc != PROGRAM_RUN)
