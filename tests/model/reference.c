@@ -49,7 +49,8 @@ struct engine_key ref_engine_key(const struct ref *m, uint32_t k)
 {
 	uint32_t object = k / m->cfg.indices % m->cfg.objects;
 
-	return (struct engine_key){.oid = {object & 3, object >> 2, rng_mix(object + 1)},
+	return (struct engine_key){
+		.oid = {object & 3, object >> 2, rng_mix(object + 1) + m->cfg.salt},
 		.pool = m->pool[ref_key_pool(m, k)].id,
 		.index = k % m->cfg.indices};
 }

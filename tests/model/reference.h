@@ -24,6 +24,7 @@
 
 struct ref_config {
 	unsigned pools, objects, indices;
+	uint64_t salt; /* in every object id: two models never write the same page */
 };
 
 struct ref_key {
