@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs seeds of the simulator, spread over the processors: sim.sh --seeds N [--first SEED] [--preset PRESET].
+# Builds the simulator and runs seeds of it, on all processors: sim.sh --seeds N [--first SEED] [--preset PRESET].
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
@@ -21,23 +21,4 @@ build_preset "$preset" fallow-sim
 program=$BUILD_DIR/bin/fallow-sim
 
 jobs=${FALLOW_JOBS:-$(nproc)}
-[ "$jobs" -le "$seeds" ] || jobs=$seeds
-work=$(mktemp -d)
-pids=()
-trap 'kill "${pids[@]}" 2>/dev/null || true; rm -rf "$work"' EXIT
-
-start=$first left=$seeds failed=0
-for ((job = 0; job < jobs; job++)); do
-	share=$((left / (jobs - job)))
-	"$program" --seeds "$share" --first "$start" >"$work/$job" 2>&1 &
-	pids+=($!)
-	start=$((start + share))
-	left=$((left - share))
-done
-for ((job = 0; job < jobs; job++)); do
-	wait "${pids[$job]}" || failed=1
-	cat "$work/$job"
-done
-pids=()
-[ $failed = 0 ] || die "sim: a seed failed; repeat it with $program --seeds 1 --first SEED"
-echo "sim: seeds $first to $((first + seeds - 1)) passed"
+exec "$program" --seeds "$seeds" --start "$first" --jobs "$((jobs < seeds ? jobs : seeds))"
