@@ -32,7 +32,7 @@ static int opts_read(const struct fallow_pool_opts *from, struct fallow_pool_opt
 static int opts_frame(const struct fallow_pool_opts *o, struct socket_pool_open *q)
 {
 	const char *name = o->name ? o->name : "";
-	if (strnlen(name, SOCKET_NAME_BYTES) == SOCKET_NAME_BYTES)
+	if (strlen(name) >= SOCKET_NAME_BYTES)
 		return -EINVAL;
 	for (const char *c = name; *c; c++)
 		if ((unsigned char)*c < 0x20 || *c == 0x7f)
