@@ -21,4 +21,5 @@ build_preset "$preset" fallow-sim
 program=$BUILD_DIR/bin/fallow-sim
 
 jobs=${FALLOW_JOBS:-$(nproc)}
+[ "$jobs" -le 64 ] || jobs=64
 exec "$program" --seeds "$seeds" --start "$first" --jobs "$((jobs < seeds ? jobs : seeds))"

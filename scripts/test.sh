@@ -54,7 +54,7 @@ stage() {
 	headline "$name"
 	("$@") >"$logs/$name.log" 2>&1 || status=$?
 	if [ $status = 0 ]; then
-		tail -n 3 "$logs/$name.log"
+		tail -n "${TAIL:-3}" "$logs/$name.log"
 		record "$name" $((SECONDS - start)) 1 0
 	else
 		tail -n 60 "$logs/$name.log"
@@ -113,7 +113,7 @@ ctest_stage integration asan "integration|fault" "$skip|release" 1
 if has_tests build release "$skip|bench"; then
 	ctest_stage integration-release release release "$skip|bench" 1
 fi
-stage sim scripts/sim.sh --preset asan --seeds $sim_seeds || true
+TAIL=12 stage sim scripts/sim.sh --preset asan --seeds $sim_seeds || true
 
 build_stage tsan
 ctest_stage concurrent tsan concurrent "$skip|release" "$jobs"
