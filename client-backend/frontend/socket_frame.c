@@ -5,6 +5,24 @@
 #include <stdbool.h>
 #include <string.h>
 
+static const char *const violation_names[SOCKET_VIOLATIONS] = {
+	[SOCKET_VIOLATION_NONE] = "none",
+	[SOCKET_VIOLATION_SLOT_RANGE] = "slot_range",
+	[SOCKET_VIOLATION_SLOT_BUSY] = "slot_busy",
+	[SOCKET_VIOLATION_OP] = "operation",
+	[SOCKET_VIOLATION_RESERVED] = "reserved_bytes",
+	[SOCKET_VIOLATION_FRAME_LENGTH] = "frame_length",
+	[SOCKET_VIOLATION_FRAME_TYPE] = "frame_type",
+	[SOCKET_VIOLATION_FRAME_FIELD] = "frame_field",
+	[SOCKET_VIOLATION_FRAME_ORDER] = "frame_order",
+	[SOCKET_VIOLATION_STALLED] = "stalled",
+};
+
+const char *socket_violation_name(enum socket_violation v)
+{
+	return v < SOCKET_VIOLATIONS ? violation_names[v] : "unknown";
+}
+
 static size_t question_bytes(unsigned type)
 {
 	switch (type) {

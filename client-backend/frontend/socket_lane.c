@@ -49,24 +49,6 @@ struct socket_lane {
 	struct socket_attachment *attachment[];
 };
 
-static const char *const violation_names[SOCKET_VIOLATIONS] = {
-	[SOCKET_VIOLATION_NONE] = "none",
-	[SOCKET_VIOLATION_SLOT_RANGE] = "slot_range",
-	[SOCKET_VIOLATION_SLOT_BUSY] = "slot_busy",
-	[SOCKET_VIOLATION_OP] = "operation",
-	[SOCKET_VIOLATION_RESERVED] = "reserved_bytes",
-	[SOCKET_VIOLATION_FRAME_LENGTH] = "frame_length",
-	[SOCKET_VIOLATION_FRAME_TYPE] = "frame_type",
-	[SOCKET_VIOLATION_FRAME_FIELD] = "frame_field",
-	[SOCKET_VIOLATION_FRAME_ORDER] = "frame_order",
-	[SOCKET_VIOLATION_STALLED] = "stalled",
-};
-
-const char *socket_violation_name(enum socket_violation v)
-{
-	return v < SOCKET_VIOLATIONS ? violation_names[v] : "unknown";
-}
-
 int socket_lane_new(unsigned lane, unsigned lanes, unsigned max_sessions, struct engine *engine,
 	const struct env *env, struct socket_lane **out)
 {
