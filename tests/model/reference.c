@@ -61,6 +61,7 @@ static int wrong(struct ref *m, uint32_t k, const char *fmt, ...)
 static int wrong(struct ref *m, uint32_t k, const char *fmt, ...)
 {
 	const struct ref_key *s = &m->key[k];
+	const struct ref_pool *p = &m->pool[ref_key_pool(m, k)];
 	struct engine_key ek = ref_engine_key(m, k);
 	char set[128] = "", what[256];
 	va_list ap;
@@ -71,10 +72,12 @@ static int wrong(struct ref *m, uint32_t k, const char *fmt, ...)
 	for (unsigned i = 0; i < s->versions; i++)
 		snprintf(set + strlen(set), sizeof(set) - strlen(set), " %u", s->version[i]);
 	snprintf(m->error, sizeof(m->error),
-		"key %u (pool %u object %u index %u): %s; possible now: versions%s%s%s, next %u, "
-		"%u puts pending",
-		k, ek.pool, k / m->cfg.indices % m->cfg.objects, ek.index, what, set,
-		s->many ? " any" : "", s->absent ? " absent" : "", s->next_version, s->puts);
+		"key %u (pool %u%s, R %u%s, object %u index %u): %s; possible now: versions%s%s%s, "
+		"next %u, %u puts pending; %u copies destroyed since all were there",
+		k, ek.pool, p->persistent ? "" : " ephemeral", p->copies,
+		p->disk_safe ? " and disk" : "", k / m->cfg.indices % m->cfg.objects, ek.index,
+		what, set, s->many ? " any" : "", s->absent ? " absent" : "", s->next_version,
+		s->puts, m->holes);
 	return -EBADMSG;
 }
 

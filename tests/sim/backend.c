@@ -166,6 +166,25 @@ static void tick_event(struct sim *sim, void *object, uint64_t life)
 	cluster_arm(b, cluster_tick(b->cluster));
 }
 
+/*
+ * What the cluster logic gives up counts as destroyed, but it needs a reason: the donor has taken
+ * it, or was out of reach, or the session suffered, lately. A lease that the donor has ended was
+ * counted then.
+ */
+static void region_given_up(struct lane *l, unsigned row, const struct engine_region_desc *desc)
+{
+	struct sim *sim = l->sim;
+	unsigned d = (unsigned)(desc->donor_name[5] - '0');
+
+	if (donor_has_lease(&sim->donor[d], desc->region_id, desc->epoch, l->b->index)) {
+		if (sim->now_ns > sim->link[l->b->index][d].trouble_ns + 15 * S)
+			sim_fail(sim, "backend %u gives up a region of donor %u for no reason",
+				l->b->index, d);
+		ref_loss(&l->b->ref);
+	}
+	engine_region_lost(l->e, row);
+}
+
 static void lane_message_event(struct sim *sim, void *object, uint64_t a)
 {
 	struct lane_message *m = object;
@@ -188,7 +207,7 @@ static void lane_message_event(struct sim *sim, void *object, uint64_t a)
 	else if (m->kind == TO_REVOKE && row >= 0)
 		engine_region_revoke(l->e, (unsigned)row);
 	else if (m->kind == TO_LOST && row >= 0)
-		engine_region_lost(l->e, (unsigned)row);
+		region_given_up(l, (unsigned)row, &m->desc);
 	lane_wake(l, sim->now_ns);
 out:
 	free(m);
@@ -389,6 +408,10 @@ static void op_region_revoke(void *ctx, unsigned lane, const struct engine_regio
 
 static void op_region_lost(void *ctx, unsigned lane, const struct engine_region_desc *d)
 {
+	struct backend *b = ctx;
+
+	sim_note(b->sim, "b%u gives up region %llu/%llu of %s", b->index,
+		(unsigned long long)d->region_id, (unsigned long long)d->epoch, d->donor_name);
 	to_lane(ctx, lane, TO_LOST, d);
 }
 

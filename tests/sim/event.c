@@ -120,3 +120,10 @@ uint64_t sim_delay(struct sim *sim, unsigned donor)
 		ns += rng_below(&sim->rng, 40 * MS);
 	return ns;
 }
+
+void sim_trouble(struct sim *sim, int b, unsigned d)
+{
+	for (unsigned i = 0; i < sim->cfg.backends; i++)
+		if (b < 0 || (unsigned)b == i)
+			sim->link[i][d].trouble_ns = sim->now_ns;
+}

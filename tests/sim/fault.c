@@ -29,6 +29,7 @@ static void donor_back_event(struct sim *sim, void *object, uint64_t a)
 {
 	struct sdonor *d = object;
 
+	sim_trouble(sim, -1, d->index);
 	if (!d->up)
 		donor_start(d);
 }
@@ -37,6 +38,8 @@ static void backend_back_event(struct sim *sim, void *object, uint64_t a)
 {
 	struct backend *b = object;
 
+	for (unsigned d = 0; d < sim->cfg.donors; d++)
+		sim_trouble(sim, (int)b->index, d);
 	if (!b->up)
 		backend_start(b);
 }
@@ -47,6 +50,7 @@ static void heal_event(struct sim *sim, void *object, uint64_t a)
 
 	if (sim->now_ns >= l->cut_until_ns)
 		l->cut = false;
+	l->trouble_ns = sim->now_ns;
 }
 
 /* In a tame run a donor is destroyed only when no copy is missing anywhere. */
@@ -63,6 +67,7 @@ static void donor_down(struct sim *sim, struct sdonor *d, bool silent)
 	if (!d->up || !may_destroy(sim))
 		return;
 	sim_fault_count(sim, silent ? FAULT_DONOR_SILENT : FAULT_DONOR_CRASH);
+	sim_trouble(sim, -1, d->index);
 	donor_crash(d, silent);
 	sim_after(sim, rng_range(&sim->rng, 50 * MS, 5 * S), donor_back_event, d, 0);
 }
@@ -79,6 +84,7 @@ static void partition(struct sim *sim, struct sdonor *d)
 	sim_fault_count(sim, FAULT_PARTITION);
 	sim_note(sim, "b%u and d%u are parted", b, d->index);
 	l->cut = true;
+	l->trouble_ns = sim->now_ns;
 	l->cut_until_ns = sim->now_ns + ns;
 	sim_at(sim, l->cut_until_ns, heal_event, l, 0);
 }
@@ -227,6 +233,7 @@ void faults_stop(struct sim *sim)
 	for (unsigned i = 0; i < sim->cfg.donors; i++) {
 		struct sdonor *d = &sim->donor[i];
 
+		sim_trouble(sim, -1, i);
 		if (d->up && d->draining)
 			donor_crash(d, false);
 		if (!d->up)

@@ -143,11 +143,15 @@ void session_send(struct sim *sim, struct session *s, unsigned dir, const struct
 		return;
 	}
 	sim_note(sim, "b%u %s d%u %s", s->b, dir ? "<-" : "->", s->d, control_msg_name(m->type));
-	if (sim_chance(sim, FAULT_MESSAGE_LOST))
+	if (sim_chance(sim, FAULT_MESSAGE_LOST)) {
+		sim_trouble(sim, (int)s->b, s->d);
 		return;
+	}
 	push(sim, s, dir, frame, (size_t)len);
-	if (sim_chance(sim, FAULT_MESSAGE_TWICE))
+	if (sim_chance(sim, FAULT_MESSAGE_TWICE)) {
+		sim_trouble(sim, (int)s->b, s->d);
 		push(sim, s, dir, frame, (size_t)len);
+	}
 }
 
 /* A deaf backend gets everything but the word that a region is wanted back. */

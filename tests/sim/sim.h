@@ -183,6 +183,7 @@ struct backend {
 struct link {
 	bool cut;
 	uint64_t cut_until_ns;
+	uint64_t trouble_ns; /* when something last went wrong between the two */
 };
 
 struct sim_config {
@@ -238,6 +239,8 @@ void sim_fault_count(struct sim *sim, enum sim_fault f);
 uint64_t sim_delay(struct sim *sim, unsigned donor);
 /* Counts a fault and is true, at the rate in ppm of this kind, while faults are on. */
 bool sim_chance(struct sim *sim, enum sim_fault f);
+/* Something is wrong between a donor and a backend, or all of them (-1), now. */
+void sim_trouble(struct sim *sim, int b, unsigned d);
 
 /* session.c: control sessions */
 struct session *session_connect(struct sim *sim, unsigned b, unsigned d);
