@@ -50,6 +50,7 @@ struct lane {
 	struct engine *engine;
 	struct socket_lane *lane;
 	struct mailbox in;
+	_Atomic bool frozen; /* it has seen that it is to do nothing */
 };
 
 struct harness {
@@ -177,7 +178,8 @@ static void *lane_main(void *arg)
 			mailbox_post(&h->answers, w);
 			w = next;
 		}
-		if (atomic_load(&h->frozen)) {
+		atomic_store(&l->frozen, atomic_load(&h->frozen));
+		if (atomic_load(&l->frozen)) {
 			pause_ms(1);
 			continue;
 		}
@@ -431,7 +433,6 @@ static void ask(struct harness *h, uint32_t what)
 void harness_stop(struct harness *h)
 {
 	uint64_t one = 1;
-	atomic_store(&h->frozen, false);
 	if (!h->start_status)
 		ask(h, 2);
 	pthread_join(h->control, NULL);
@@ -445,6 +446,7 @@ void harness_stop(struct harness *h)
 	}
 	mailbox_fini(&h->answers);
 	close(h->ask_fd);
+	atomic_store(&h->frozen, false);
 }
 
 void harness_delete(struct harness *h)
@@ -494,5 +496,11 @@ void harness_set_uid_offset(struct harness *h, unsigned offset)
 
 void harness_freeze(struct harness *h, bool frozen)
 {
+	uint64_t one = 1;
 	atomic_store(&h->frozen, frozen);
+	for (unsigned i = 0; i < h->o.lanes; i++) {
+		MUST(write(h->lane[i].in.event_fd, &one, sizeof(one)) == sizeof(one));
+		while (atomic_load(&h->lane[i].frozen) != frozen)
+			pause_ms(1);
+	}
 }
