@@ -370,6 +370,7 @@ int engine_put(
 	if (err != -EAGAIN || !req || !e->cfg.put_wait_ns)
 		return put_refuse(e);
 	now = now_ns(e);
+	region_want(e, now); /* a burst may have filled the local tier since the last tick */
 	if (!move_may_free(e, now))
 		return put_refuse(e);
 	req->key = *k;

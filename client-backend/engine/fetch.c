@@ -6,6 +6,7 @@
 
 #define MERGE_GAP_BYTES 512u
 #define KICK_BATCH	64u
+#define LATE_NS	5000000ull /* when hedging is off */
 #define RETRY_NS	5000000ull
 #define ROUNDS_MAX	3u /* wrong answers from every holder, this often: the page is lost */
 
@@ -184,8 +185,14 @@ void holder_bad(struct engine *e, uint32_t row, unsigned which, uint64_t holder)
 	e->repair_at_ns = 0;
 }
 
-/* The next holder to ask: reachable and not asked yet; not suspect before suspect, donors before
- * the disk. */
+/* A donor that does not answer may not take all reads that can be in flight. */
+static bool donor_may_read(const struct engine *e, const struct donor_vol *d)
+{
+	return d->late < e->cfg.fetches / 4;
+}
+
+/* The next holder to ask: reachable and not asked yet; donors that answer in time first, then those
+ * that are suspect or late, then the disk. */
 static unsigned fetch_next_holder(struct engine *e, const struct fetch *f)
 {
 	unsigned best = HOLDERS, best_rank = 0;
@@ -197,9 +204,11 @@ static unsigned fetch_next_holder(struct engine *e, const struct fetch *f)
 
 		if ((f->tried >> i & 1) || !holder_reachable(e, h, i))
 			continue;
-		unsigned rank = i == DISK_HOLDER			     ? 1
-				: region_donor(e, holder_region(h))->suspect ? 2
-									     : 3;
+		struct donor_vol *d = i == DISK_HOLDER ? NULL : region_donor(e, holder_region(h));
+
+		if (d && !donor_may_read(e, d))
+			continue;
+		unsigned rank = !d ? 1 : d->suspect || d->late ? 2 : 3;
 
 		if (rank > best_rank) {
 			best_rank = rank;
@@ -230,6 +239,7 @@ static bool fetch_attempt(struct engine *e, struct fetch *f)
 		a->data = a->buf + (which == DISK_HOLDER ? f->off & 4095u : 0);
 		if (e->ops.io_read(e->ops_ctx, &a->io) == 0) {
 			a->active = true;
+			a->donor = which == DISK_HOLDER ? 0 : a->io.region->donor;
 			stat_add(&e->stats.reads_posted, 1);
 			stat_add(which == DISK_HOLDER ? &e->stats.bytes_read_disk
 						      : &e->stats.bytes_read_remote,
@@ -292,6 +302,9 @@ static void attempt_done(struct engine_io *io, int status)
 	struct fetch *f = a->fetch;
 
 	a->active = false;
+	if (a->late)
+		e->donor[a->donor].late--;
+	a->late = false;
 	if (status == 0) {
 		if (fetch_deliver(e, f, a)) {
 			f->errors |= (uint8_t)(1u << a->which);
@@ -413,20 +426,36 @@ static void list_expire(struct engine *e, struct req_list *l, uint64_t now)
 	}
 }
 
+/* What is late counts against its donor, and the next holder is asked too. */
+static void fetch_late(struct engine *e, struct fetch *f)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct attempt *a = &f->attempt[i];
+
+		if (a->active && a->which != DISK_HOLDER && !a->late) {
+			a->late = true;
+			e->donor[a->donor].late++;
+		}
+	}
+	if (e->cfg.hedge_ns && f->attempt[0].active != f->attempt[1].active && f->reqs.head &&
+		fetch_attempt(e, f))
+		stat_add(&e->stats.reads_hedged, 1);
+}
+
 static void fetch_hedge(struct engine *e, uint64_t now, uint64_t *wake)
 {
+	uint64_t late_ns = e->cfg.hedge_ns ? e->cfg.hedge_ns : LATE_NS;
+
 	for (struct fetch *f = e->fetch_active; f; f = f->next) {
 		if (f->hedged)
 			continue;
-		if (now < f->posted_ns + e->cfg.hedge_ns) {
-			if (f->posted_ns + e->cfg.hedge_ns < *wake)
-				*wake = f->posted_ns + e->cfg.hedge_ns;
+		if (now < f->posted_ns + late_ns) {
+			if (f->posted_ns + late_ns < *wake)
+				*wake = f->posted_ns + late_ns;
 			return;
 		}
 		f->hedged = true;
-		if (f->attempt[0].active != f->attempt[1].active && f->reqs.head &&
-			fetch_attempt(e, f))
-			stat_add(&e->stats.reads_hedged, 1);
+		fetch_late(e, f);
 	}
 }
 
@@ -434,8 +463,7 @@ void fetch_tick(struct engine *e, uint64_t now, uint64_t *wake)
 {
 	if (!e->fetch_active && !e->get_wait.head && !e->plug.head)
 		return;
-	if (e->cfg.hedge_ns)
-		fetch_hedge(e, now, wake);
+	fetch_hedge(e, now, wake);
 	if (now >= e->get_retry_ns) {
 		struct req_list again;
 		struct engine_req *r;

@@ -150,6 +150,7 @@ struct donor_vol {
 	uint32_t domain;
 	uint32_t free_slots; /* in its regions that are not revoking */
 	uint32_t regions;
+	uint32_t late; /* reads under way that took longer than they should */
 };
 
 struct account_vol {
@@ -184,6 +185,8 @@ struct attempt {
 	struct engine *engine;
 	uint8_t which; /* index of the holder */
 	bool active;
+	bool late; /* counted in its donor's `late` */
+	uint16_t donor;
 };
 
 /* One read of neighbouring records, from one holder and perhaps, after a while, from a second. */

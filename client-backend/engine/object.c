@@ -78,7 +78,7 @@ uint32_t object_create(struct engine *e, uint32_t pool, const uint64_t oid[3])
 	__atomic_store_n(&o->pool_state, (uint32_t)OBJECT_LIVE << OBJECT_STATE_SHIFT | pool,
 		__ATOMIC_RELEASE);
 	object_link(e, id);
-	e->object_count++;
+	stat_set(&e->stats.objects, ++e->object_count);
 	e->object_last = id;
 	return id;
 }
@@ -93,7 +93,7 @@ void object_kill(struct engine *e, uint32_t id)
 		e->object_last = NONE;
 	__atomic_store_n(&o->pool_state,
 		(uint32_t)OBJECT_DEAD << OBJECT_STATE_SHIFT | object_pool(o), __ATOMIC_RELEASE);
-	e->object_count--;
+	stat_set(&e->stats.objects, --e->object_count);
 }
 
 void object_release(struct engine *e, uint32_t id)

@@ -181,7 +181,7 @@ static void recover_finish(struct engine *e)
 			object_give_back(e, id);
 		} else if (object_state(o) == OBJECT_LIVE) {
 			object_link(e, id);
-			e->object_count++;
+			stat_set(&e->stats.objects, ++e->object_count);
 		}
 	}
 	for (unsigned i = 0; i < ENGINE_MAX_POOLS; i++)
