@@ -5,7 +5,7 @@ set -euo pipefail
 
 build_packages="gcc libc6-dev cmake ninja-build pkg-config protobuf-c-compiler libprotobuf-c-dev
 	libevent-dev libibverbs-dev librdmacm-dev liblz4-dev libzstd-dev libxxhash-dev liburing-dev
-	libyaml-dev libjansson-dev libsystemd-dev libcmocka-dev"
+	libyaml-dev libssl-dev libjansson-dev libsystemd-dev libcmocka-dev"
 test_packages="socat jq curl python3 procps"
 fuzz_packages="clang libclang-rt-14-dev"
 
