@@ -125,17 +125,17 @@ static void capacity_handle(void *ctx, struct http_request *r)
 	struct daemon *d = ctx;
 	uint64_t segment = d->engine.segment_bytes, pages = ENGINE_SUM(d, pages);
 	uint64_t slots = ENGINE_SUM(d, local_slots), free_slots = ENGINE_SUM(d, local_slots_free);
-	uint64_t stored = ENGINE_SUM(d, bytes_stored), put_bytes = ENGINE_SUM(d, bytes_put);
+	uint64_t same = ENGINE_SUM(d, pages_same_filled), live = ENGINE_SUM(d, live_bytes);
 	json_t *o = json_object(), *local = json_object(), *remote = json_object();
 	json_t *disk = json_object(), *memory = json_object();
 
 	put(o, "pages", pages);
 	put(o, "max_pages", d->engine.max_pages * d->lanes);
 	put(o, "page_bytes", pages * ENGINE_PAGE_BYTES);
-	put(o, "live_bytes", ENGINE_SUM(d, live_bytes));
-	put(o, "pages_same_filled", ENGINE_SUM(d, pages_same_filled));
+	put(o, "live_bytes", live);
+	put(o, "pages_same_filled", same);
 	json_object_set_new(o, "compression_ratio",
-		json_real(stored ? (double)put_bytes / (double)stored : 1.0));
+		json_real(live ? (double)(pages - same) * ENGINE_PAGE_BYTES / (double)live : 1.0));
 	put(local, "total_bytes", slots * segment);
 	put(local, "used_bytes", (slots - free_slots) * segment);
 	put(local, "clean_bytes", ENGINE_SUM(d, local_slots_clean) * segment);

@@ -1,0 +1,98 @@
+/* fallow: the command line. Picks the command. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static const char usage_text[] =
+	"Usage: fallow [--http WHERE] [--json] COMMAND\n"
+	"       fallow bench [OPTION...]    (fallow bench --help)\n\n"
+	"Commands:\n"
+	"  status     the backend and its lanes\n"
+	"  capacity   how much is stored where, and what is left\n"
+	"  pools      the pools and what is in them\n"
+	"  clients    who is connected, and what each account stores\n"
+	"  donors     the memory servers, and what they hold for us\n"
+	"  bench      puts, gets and flushes pages, and says how fast that was\n\n"
+	"Options:\n"
+	"  --http WHERE   fallowd's HTTP: path of its unix socket, or URL (" CLI_HTTP_DEFAULT ")\n"
+	"  --socket PATH  fallowd's client socket, for bench (" CLI_SOCKET_DEFAULT ")\n"
+	"  --json         what fallowd said, as JSON\n"
+	"  --help, --version\n"
+	"Exit codes: 0 done, 1 failed, 2 wrong arguments.\n";
+
+static const struct command {
+	const char *name;
+	int (*show)(const struct cli_options *o);
+} commands[] = {
+	{"status", show_status},
+	{"capacity", show_capacity},
+	{"pools", show_pools},
+	{"clients", show_clients},
+	{"donors", show_donors},
+};
+
+/* The value of "--name VALUE" or "--name=VALUE" at argv[*i]; NULL: another option. */
+static const char *option_value(int argc, char **argv, int *i, const char *name)
+{
+	size_t n = strlen(name);
+
+	if (strncmp(argv[*i], name, n))
+		return NULL;
+	if (argv[*i][n] == '=')
+		return argv[*i] + n + 1;
+	if (argv[*i][n])
+		return NULL;
+	if (*i + 1 >= argc) {
+		fprintf(stderr, "fallow: %s needs a value\n", name);
+		exit(CLI_USAGE);
+	}
+	return argv[++*i];
+}
+
+static int command_run(struct cli_options *o, const char *name)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		if (!strcmp(commands[i].name, name))
+			return commands[i].show(o);
+	fprintf(stderr, "fallow: there is no command '%s'. Try 'fallow --help'.\n", name);
+	return CLI_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	struct cli_options o = {.http = CLI_HTTP_DEFAULT, .socket = CLI_SOCKET_DEFAULT};
+	const char *command = NULL, *value;
+
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "bench") && !command)
+			return bench_main(&o, argc - i, argv + i);
+		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+			fputs(usage_text, stdout);
+			return CLI_OK;
+		}
+		if (!strcmp(argv[i], "--version")) {
+			printf("fallow " FALLOW_VERSION "\n");
+			return CLI_OK;
+		}
+		if (!strcmp(argv[i], "--json")) {
+			o.json = true;
+		} else if ((value = option_value(argc, argv, &i, "--http"))) {
+			o.http = value;
+		} else if ((value = option_value(argc, argv, &i, "--socket"))) {
+			o.socket = value;
+		} else if (argv[i][0] == '-' || command) {
+			fprintf(stderr, "fallow: unexpected argument '%s'. Try 'fallow --help'.\n",
+				argv[i]);
+			return CLI_USAGE;
+		} else {
+			command = argv[i];
+		}
+	}
+	if (!command) {
+		fputs(usage_text, stderr);
+		return CLI_USAGE;
+	}
+	return command_run(&o, command);
+}
