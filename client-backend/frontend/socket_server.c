@@ -74,7 +74,7 @@ static int ghost_add(struct socket_server *s, const uint8_t *token, const char *
 	if (!g)
 		return -ENOMEM;
 	memcpy(g->token, token, SOCKET_TOKEN_BYTES);
-	memcpy(g->identity, identity, sizeof(g->identity));
+	snprintf(g->identity, sizeof(g->identity), "%s", identity);
 	g->deadline_ns = env_now_ns(s->env) + s->cfg.grace_ms * 1000000ull;
 	g->next = s->ghosts;
 	s->ghosts = g;

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -528,7 +529,7 @@ int session_new(struct socket_server *s, int fd, const struct ucred *peer, const
 	ss->account = account;
 	ss->id = s->next_session_id++;
 	ss->since_ns = env_now_ns(s->env);
-	memcpy(ss->identity, identity, sizeof(ss->identity));
+	snprintf(ss->identity, sizeof(ss->identity), "%s", identity);
 	ss->read_event = event_new(s->base, fd, EV_READ | EV_PERSIST, read_ready, ss);
 	ss->write_event = event_new(s->base, fd, EV_WRITE, write_ready, ss);
 	ss->hello_event = evtimer_new(s->base, hello_late, ss);

@@ -1,0 +1,1 @@
+set(FUZZ_LIBS fallow_test_frontend fallow_frontend)
