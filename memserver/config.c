@@ -100,7 +100,7 @@ static const struct config_field memory_fields[] = {
 };
 
 static const struct config_field lease_fields[] = {
-	CONFIG_VALUE(memserver_config, "ttl", lease.ttl_ns, CONFIG_DURATION, "10s", 100 * CONFIG_MS,
+	CONFIG_VALUE(memserver_config, "ttl", lease.ttl_ns, CONFIG_DURATION, "60s", 100 * CONFIG_MS,
 		3600 * CONFIG_S,
 		"A lease that its client does not renew ends after this; clients must restart "
 		"within."),
