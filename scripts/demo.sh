@@ -23,18 +23,22 @@ mib=1024
 source=/usr
 keep=0
 
+is_ours() { # PID: the id may be another process's by now
+	grep -qsE '^(fallowd|fallow-memserve)' "/proc/$1/comm"
+}
+
+# The backend goes first. A donor that is asked twice does not wait for its clients.
 stop_all() {
 	local pid_file pid
-	for pid_file in "$dir"/*.pid; do
+	for pid_file in "$dir"/fallowd.pid "$dir"/donor*.pid; do
 		[ -f "$pid_file" ] || continue
 		pid=$(cat "$pid_file")
-		# The id may be another process's by now.
-		if grep -qsE '^(fallowd|fallow-memserve)' "/proc/$pid/comm"; then
+		for _ in $(seq 100); do
+			is_ours "$pid" || break
 			kill "$pid" 2>/dev/null || true
-			for _ in $(seq 100); do
-				kill -0 "$pid" 2>/dev/null || break
-				sleep 0.1
-			done
+			sleep 0.1
+		done
+		if is_ours "$pid"; then
 			kill -9 "$pid" 2>/dev/null || true
 		fi
 		rm -f "$pid_file"
