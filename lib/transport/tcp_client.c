@@ -198,9 +198,11 @@ static void tx_flush(struct tcp_conn *c)
 static uint32_t rx_take(struct tcp_conn *c, uint8_t *to, uint32_t n)
 {
 	uint32_t a = n < c->stray_len ? n : c->stray_len;
-	memmove(to, c->stray, a);
-	c->stray += a;
-	c->stray_len -= a;
+	if (a) {
+		memmove(to, c->stray, a);
+		c->stray += a;
+		c->stray_len -= a;
+	}
 	uint32_t b = n - a < c->in_len ? n - a : c->in_len;
 	memcpy(to + a, c->in + c->in_pos, b);
 	c->in_pos += b;
