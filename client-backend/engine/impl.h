@@ -289,6 +289,9 @@ struct engine {
 	uint32_t disk_used;
 	uint64_t want_since_ns;
 	uint32_t wanted;
+	bool unplaced;		 /* a copy found no donor since the last region came */
+	uint32_t unplaced_slots; /* of the last region that came */
+	uint64_t shed_at_ns;
 	uint64_t settle_at_ns;
 
 	/* requests */

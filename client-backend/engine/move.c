@@ -205,8 +205,10 @@ static void move_write(struct engine *e, struct move *m)
 		unsigned which = holder_vacancy(e, m->row, taken);
 
 		also[n] = which < HOLDERS ? region_place(e, m->row, also, n) : 0;
-		if (!also[n])
+		if (!also[n]) {
+			e->unplaced = true;
 			break;
+		}
 		taken |= (uint8_t)(1u << which);
 		ios += write_start(e, m, n, also[n], which);
 	}

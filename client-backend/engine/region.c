@@ -4,6 +4,8 @@
 
 #include "client-backend/engine/impl.h"
 
+#define SHED_NS 1000000000ull
+
 static void bit_flip(uint64_t *map, uint32_t i)
 {
 	map[i / 64] ^= 1ull << (i % 64);
@@ -120,6 +122,8 @@ int engine_region_add(struct engine *e, const struct engine_region_desc *d)
 		region_derive(e, r);
 		e->want_since_ns = 0;
 		e->spill_at_ns = e->repair_at_ns = 0;
+		e->unplaced = false;
+		e->unplaced_slots = e->rv[r].slots;
 		return (int)r;
 	}
 	return -ENOSPC;
@@ -238,18 +242,58 @@ void engine_region_lost(struct engine *e, unsigned region)
 	e->get_retry_ns = 0;
 }
 
+/* Donors with a free slot for new copies, and how many such slots there are. */
+static unsigned donors_with_room(const struct engine *e, uint32_t *free_slots)
+{
+	unsigned donors = 0;
+
+	*free_slots = 0;
+	for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
+		if (e->donor[d].up && !e->donor[d].suspect && e->donor[d].free_slots > 0) {
+			*free_slots += e->donor[d].free_slots;
+			donors++;
+		}
+	return donors;
+}
+
+/* Free slots beyond which more of the same donors would not help a copy that found none. */
+static uint32_t unplaced_limit(const struct engine *e)
+{
+	return 2 * (region_low_water(e) + e->unplaced_slots);
+}
+
+/*
+ * An empty region that nobody would miss. It must leave more behind than region_want() asks for, or
+ * else the two would give and take for ever; and enough donors to choose from. While a copy finds
+ * no donor, one goes now and then, so that another can be asked for in its place.
+ */
+static bool region_surplus(struct engine *e, uint32_t r, unsigned donors, uint64_t now)
+{
+	const struct region_vol *v = &e->rv[r];
+	uint64_t used = stat_get(&e->stats.remote_slots_used);
+	uint64_t left = stat_get(&e->stats.remote_slots) - used - v->slots;
+	uint64_t low = region_low_water(e);
+
+	if (v->revoking || v->used > 0)
+		return false;
+	if (donors <= ENGINE_MAX_COPIES && region_donor(e, r)->free_slots <= v->slots)
+		return false;
+	if (e->unplaced)
+		return now >= e->shed_at_ns && left + v->slots >= unplaced_limit(e);
+	return left >= 4 * low && left > used / 2 + 3 * (uint64_t)v->slots + low;
+}
+
 /* Gives back revoked regions that are empty, and one empty region when there are far too many free
  * slots. */
 void region_release_drained(struct engine *e)
 {
-	uint64_t free_slots =
-		stat_get(&e->stats.remote_slots) - stat_get(&e->stats.remote_slots_used);
-	uint64_t used = stat_get(&e->stats.remote_slots_used);
+	uint32_t free_slots;
+	unsigned donors = donors_with_room(e, &free_slots);
+	uint64_t now = env_now_ns(&e->env);
 
 	for (uint32_t r = 0; r < e->cfg.max_regions; r++) {
 		struct region_vol *v = &e->rv[r];
-		bool surplus = e->region[r].used && !v->revoking && v->used == 0 &&
-			       free_slots > used / 2 + 4 * (uint64_t)v->slots + region_low_water(e);
+		bool surplus = e->region[r].used && region_surplus(e, r, donors, now);
 
 		if (!e->region[r].used || v->used > 0 || !(v->revoking || surplus))
 			continue;
@@ -257,8 +301,10 @@ void region_release_drained(struct engine *e)
 
 		region_drop(e, r);
 		e->ops.region_released(e->ops_ctx, &d);
-		if (surplus)
+		if (surplus) {
+			e->shed_at_ns = now + SHED_NS;
 			return;
+		}
 	}
 }
 
@@ -395,22 +441,24 @@ static unsigned copies_wanted(const struct engine *e)
 
 /*
  * More regions are wanted while there is something to spill and too few free slots, or fewer donors
- * with a free slot than a segment needs copies.
+ * with a free slot than a segment needs copies, or a copy found no donor that it may go to. In that
+ * last case each new region is tried before another is asked for, and there is a limit: perhaps
+ * there are not enough donors.
  */
 void region_want(struct engine *e, uint64_t now)
 {
-	uint32_t free_slots = 0, donors = 0, want = 0;
+	uint32_t free_slots, want = 0;
 	uint32_t low = region_low_water(e);
+	unsigned donors = donors_with_room(e, &free_slots);
 
+	if (e->short_rows == 0 && e->kinds[SEG_DIRTY] == 0)
+		e->unplaced = false;
 	if (e->kinds[SEG_DIRTY] > 0 || e->kinds[SEG_OPEN] > 0 || e->short_rows > 0) {
-		for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
-			if (e->donor[d].up && !e->donor[d].suspect && e->donor[d].free_slots > 0) {
-				free_slots += e->donor[d].free_slots;
-				donors++;
-			}
 		if (free_slots < low)
 			want = 1;
 		else if (donors < copies_wanted(e) && free_slots < 4 * low)
+			want = 1;
+		else if (e->unplaced && free_slots < unplaced_limit(e))
 			want = 1;
 		if (want && e->kinds[SEG_DIRTY] > low)
 			want = 2;
