@@ -95,28 +95,45 @@ static uint64_t domain_regions(const struct cluster *c, unsigned lane, uint32_t 
 	return n;
 }
 
+/* A lane can keep the copies of a segment apart only on donors that it has a region of. */
+static bool lane_has_region(const struct donor *d, unsigned lane)
+{
+	if (d->asking && d->asking_lane == lane)
+		return true;
+	for (const struct lease *l = d->leases; l; l = l->next)
+		if (l->lane == lane && l->state == LEASE_HELD)
+			return true;
+	return false;
+}
+
 /*
- * Power of two choices: of two candidates drawn at random the one with more free bytes, where free
- * bytes are divided by (1 + the lane's regions in the donor's failure domain). So the domains of a
- * lane fill evenly while there is room in each, as copies in different domains need, and a donor
- * with much room still carries more.
+ * First the donors that the lane has nothing of. Power of two choices: of two candidates drawn at
+ * random the one with more free bytes, where free bytes are divided by (1 + the lane's regions in
+ * the donor's failure domain). So the domains of a lane fill evenly while there is room in each, as
+ * copies in different domains need, and a donor with much room still carries more.
  */
 static struct donor *donor_choose(struct cluster *c, unsigned lane, uint64_t now)
 {
-	unsigned candidates = 0, at[2];
+	unsigned candidates = 0, fresh = 0, at[2];
 	struct donor *pick[2] = {NULL, NULL};
 
 	for (unsigned i = 0; i < c->ndonors; i++)
-		candidates += may_ask(c, &c->donors[i], now);
+		if (may_ask(c, &c->donors[i], now)) {
+			candidates++;
+			fresh += !lane_has_region(&c->donors[i], lane);
+		}
 	if (!candidates)
 		return NULL;
+	if (fresh)
+		candidates = fresh;
 	at[0] = (unsigned)(env_random(c->env) % candidates);
 	at[1] = at[0];
 	if (candidates > 1)
 		at[1] = (at[0] + 1 + (unsigned)(env_random(c->env) % (candidates - 1))) %
 			candidates;
 	for (unsigned i = 0, n = 0; i < c->ndonors; i++) {
-		if (!may_ask(c, &c->donors[i], now))
+		if (!may_ask(c, &c->donors[i], now) ||
+			(fresh && lane_has_region(&c->donors[i], lane)))
 			continue;
 		if (n == at[0])
 			pick[0] = &c->donors[i];
