@@ -545,7 +545,10 @@ int backend_init(struct sim *sim, unsigned index)
 	c->max_objects = 8 * m.pools * m.objects;
 	c->max_segments = 512;
 	c->max_regions = 48;
-	c->disk_segments = rng_below(&sim->rng, 2) ? (uint32_t)rng_range(&sim->rng, 8, 48) : 0;
+	/* With a full disk, mirrored segments wait for it: not when all copies must come back. */
+	c->disk_segments = rng_below(&sim->rng, 2)
+				   ? sim->ample ? 128 : (uint32_t)rng_range(&sim->rng, 8, 48)
+				   : 0;
 	c->fetches = 8;
 	c->moves = 4;
 	c->lanes = b->lanes;

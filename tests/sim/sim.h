@@ -22,7 +22,7 @@
 #define SIM_BACKENDS 2u
 #define SIM_LANES    2u	 /* at most, of each backend */
 #define SIM_DONORS   5u	 /* at most */
-#define SIM_REGIONS  16u /* at most, of each donor */
+#define SIM_REGIONS  32u /* at most, of each donor */
 #define SIM_REQS     12u /* under way at a time, each backend */
 #define SIM_CLIENTS  8u	 /* that a donor may know */
 #define SIM_TOKENS   16u
