@@ -16,9 +16,14 @@ finish() {
 		kill -KILL "$p" 2>/dev/null
 		wait "$p" 2>/dev/null
 	done
+	# A report of a sanitizer fails the test, whatever else it found.
+	if grep -lE "(Thread|Address|Leak)Sanitizer|runtime error:" "$T"/*.log* >"$T/sanitizer" 2>/dev/null; then
+		FAILED=1
+		cat $(cat "$T/sanitizer")
+	fi
 	if [ "$FAILED" = 1 ] || [ $code != 0 ]; then
 		echo "FAILED: $NAME; logs:"
-		tail -n 30 "$T"/*.log 2>/dev/null
+		tail -n 30 "$T"/*.log "$T"/*.log.new 2>/dev/null
 		code=1
 	else
 		echo "ok: $NAME"
