@@ -68,6 +68,7 @@ static int run(const struct memserver_config *cfg, struct daemon *d)
 	struct event *events[3] = {NULL};
 	char err[512] = "out of memory";
 	int rc = PROGRAM_FAILED;
+	sigset_t blocked;
 
 	d->base = event_base_new();
 	if (!d->base || memserver_new(cfg, d->base, &d->server, err, sizeof(err))) {
@@ -86,11 +87,16 @@ static int run(const struct memserver_config *cfg, struct daemon *d)
 		rc = PROGRAM_OK;
 	log_info("server", "ended");
 out:
+	memserver_delete(d->server);
+	/* One more signal must not turn a clean end into a death by it. */
+	sigemptyset(&blocked);
+	for (unsigned i = 0; i < 3; i++)
+		sigaddset(&blocked, signals[i].sig);
+	sigprocmask(SIG_BLOCK, &blocked, NULL);
 	for (unsigned i = 0; i < 3; i++) {
 		if (events[i])
 			event_free(events[i]);
 	}
-	memserver_delete(d->server);
 	if (d->base)
 		event_base_free(d->base);
 	return rc;

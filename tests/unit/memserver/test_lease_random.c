@@ -53,7 +53,8 @@ static void step_end(unsigned peer)
 		return;
 	if (!p->leases || !rnd(10)) {
 		uint64_t region = rnd(RIG_REGIONS + 2);
-		rig_end(&rig, peer, type, region, region < RIG_REGIONS ? rig.epochs[region] | 1 : 1);
+		rig_end(&rig, peer, type, region,
+			region < RIG_REGIONS ? rig.epochs[region] | 1 : 1);
 		return;
 	}
 	unsigned i = (unsigned)rnd(p->leases);
