@@ -78,7 +78,7 @@ struct record_header *log_reserve(
 	if (s->row == NONE) {
 		uint32_t fresh = seg_new(e, want, want->cold);
 
-		while (fresh == NONE && e->free_rows > 0 && !want->cold && local_make_room(e))
+		while (fresh == NONE && e->free_rows > 0 && local_make_room(e))
 			fresh = seg_new(e, want, want->cold);
 		if (fresh == NONE)
 			return NULL;
