@@ -38,7 +38,8 @@ static void pause_ms(long ms)
 	nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
 }
 
-static void file_write(const char *path, const char *format, ...)
+static void __attribute__((format(printf, 2, 3)))
+file_write(const char *path, const char *format, ...)
 {
 	char temp[128];
 	va_list ap;
