@@ -392,7 +392,8 @@ bool tcp_server_conn_check(struct tcp_server_conn *c, struct tcp_server_ctx *ctx
 	}
 	if (!c->busy || c->more)
 		return true;
-	uint64_t idle_ns = now_ns - c->progress_ns;
+	/* the thread that accepted it may have looked at the clock later than this one */
+	uint64_t idle_ns = now_ns > c->progress_ns ? now_ns - c->progress_ns : 0;
 	if (!c->authenticated && idle_ns > handshake_ns) {
 		stat_add(&ctx->stats->closed_handshake, 1);
 		return false;
