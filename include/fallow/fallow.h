@@ -85,7 +85,8 @@ FALLOW_API void fallow_disconnect(struct fallow *f);
 
 /*
  * Opens a pool, or makes it. A named private pool and a shared pool are found again with the pages
- * in them. -EACCES: wrong secret; -EEXIST: it exists with other flags or choices; -EDQUOT: too many
+ * in them. -EACCES: wrong secret; -EPERM: this user may not have such a pool;
+ * -EEXIST: it exists with other flags or choices; -EDQUOT: too many
  * pools of this user; -ENODEV: the backend has no disk; -ENOSPC; -E2BIG: opts has fields this
  * library does not know.
  */

@@ -28,7 +28,7 @@ const char *fallow_strerror(int error)
 	case EACCES:
 		return "permission denied, or wrong secret";
 	case EPERM:
-		return "the pool belongs to another user";
+		return "this user may not do that with the pool";
 	case EEXIST:
 		return "the pool exists with other properties";
 	case EDQUOT:

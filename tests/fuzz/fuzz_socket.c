@@ -81,9 +81,14 @@ static int reserve_ids(void *ctx, uint32_t next_id)
 	return 0;
 }
 
-static const struct pools_ops pools_ops = {lanes_add, lanes_destroy, lanes_pages, reserve_ids};
-static const struct socket_server_ops server_ops = {
-	client_identity, lane_attach, lane_detach, account_usage};
+static const struct pools_ops pools_ops = {.lanes_add = lanes_add,
+	.lanes_destroy = lanes_destroy,
+	.lanes_pages = lanes_pages,
+	.reserve_ids = reserve_ids};
+static const struct socket_server_ops server_ops = {.client_identity = client_identity,
+	.lane_attach = lane_attach,
+	.lane_detach = lane_detach,
+	.account_usage = account_usage};
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {

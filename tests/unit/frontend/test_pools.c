@@ -54,7 +54,10 @@ static int reserve_ids(void *ctx, uint32_t next_id)
 	return 0;
 }
 
-static const struct pools_ops ops = {lanes_add, lanes_destroy, lanes_pages, reserve_ids};
+static const struct pools_ops ops = {.lanes_add = lanes_add,
+	.lanes_destroy = lanes_destroy,
+	.lanes_pages = lanes_pages,
+	.reserve_ids = reserve_ids};
 
 struct answer {
 	struct backend_call call;
