@@ -46,8 +46,8 @@ void store_engine_config(const struct daemon *d, struct engine_config *e)
 	e->max_segments = (uint32_t)clamp(
 		e->local_segments + leased / segment + e->disk_segments + 64, 64, (1u << 26) - 1);
 	e->max_regions = (uint32_t)clamp(leased / REGION_BYTES_LEAST, 64, 65536);
-	e->fetches = (uint32_t)clamp(c->store.fetches, 2, 4096);
-	e->moves = (uint32_t)clamp(c->store.moves, 2, 64);
+	e->fetches = c->store.fetches;
+	e->moves = c->store.moves;
 	e->lanes = (uint32_t)lanes;
 	e->huge_pages = c->store.huge_pages;
 	e->lock_memory = c->store.lock_memory;
