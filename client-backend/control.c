@@ -144,7 +144,8 @@ static int pools_start(struct daemon *d)
 		.codec = (uint8_t)d->cfg.pools.codec,
 		.copies = (uint8_t)d->cfg.pools.copies,
 		.disk = (uint8_t)d->cfg.pools.disk,
-		.have_disk = d->cfg.disk.path[0] != 0};
+		.have_disk = d->cfg.disk.path[0] != 0,
+		.rights = daemon_pools_rights};
 
 	for (uint32_t i = 0; i < d->cfg.client_count; i++)
 		if (d->cfg.clients[i].max_pools > pc.max_pools_per_owner)
@@ -318,7 +319,7 @@ static int sockets_start(struct daemon *d)
 	struct socket_server_config sc = {.path = c->socket.path,
 		.mode = (mode_t)c->socket.mode,
 		.lanes = d->lanes,
-		.slots = c->socket.slots < SOCKET_MAX_SLOTS ? c->socket.slots : SOCKET_MAX_SLOTS,
+		.slots = c->socket.slots,
 		.max_sessions = c->socket.max_sessions,
 		.max_sessions_per_client = c->socket.max_sessions,
 		.hello_timeout_ms = 5000,

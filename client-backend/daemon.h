@@ -74,6 +74,8 @@ void store_engine_config(const struct daemon *d, struct engine_config *e);
 
 /* frontend_ops.c */
 extern const struct pools_ops daemon_pools_ops;
+/* pools_config.rights: what the list of clients says. */
+int daemon_pools_rights(void *ctx, unsigned account, uint32_t flags, unsigned *max_pools);
 extern const struct socket_server_ops daemon_socket_ops;
 
 /* status.c, metrics.c: HTTP; d is ctx */

@@ -39,6 +39,16 @@ static int pools_reserve_ids(void *ctx, uint32_t next_id)
 	return r;
 }
 
+int daemon_pools_rights(void *ctx, unsigned account, uint32_t flags, unsigned *max_pools)
+{
+	const struct fallowd_client_config *c =
+		accounts_rights(((struct daemon *)ctx)->accounts, account);
+	bool kind = flags & ENGINE_POOL_PERSISTENT ? c->persistent : c->ephemeral;
+
+	*max_pools = c->max_pools;
+	return kind && (c->shared || !(flags & ENGINE_POOL_SHARED)) ? 0 : -EPERM;
+}
+
 const struct pools_ops daemon_pools_ops = {
 	.lanes_add = pools_lanes_add,
 	.lanes_destroy = pools_lanes_destroy,

@@ -160,6 +160,7 @@ static const struct line pools_lines[] = {
 	NEXT(pools_stats, refused_limit, "reason", "limit"),
 	NEXT(pools_stats, refused_invalid, "reason", "invalid"),
 	NEXT(pools_stats, refused_owner, "reason", "owner"),
+	NEXT(pools_stats, refused_rights, "reason", "rights"),
 	GAUGE(pools_stats, pools, "pools", "Pools."),
 };
 

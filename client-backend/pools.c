@@ -345,6 +345,13 @@ static unsigned owner_pools(const struct pools *p, const char *owner)
 	return n;
 }
 
+/* What the surroundings allow this account. */
+static int account_rights(const struct pools *p, const struct pools_request *r, unsigned *max_pools)
+{
+	*max_pools = p->cfg.max_pools_per_owner;
+	return p->cfg.rights ? p->cfg.rights(p->ctx, r->account, r->flags, max_pools) : 0;
+}
+
 /* A pool that exists: may this client have it, and is it what was asked for? */
 static void pool_join(struct pools *p, struct pool_entry *e, const struct pools_request *r,
 	const struct engine_pool_desc *want, struct backend_call *call)
@@ -375,9 +382,10 @@ static void pool_join(struct pools *p, struct pool_entry *e, const struct pools_
 static void pool_create(struct pools *p, const struct pools_request *r, struct engine_pool_desc *d,
 	struct backend_call *call)
 {
-	int err = -EDQUOT;
-	if (owner_pools(p, r->owner) < p->cfg.max_pools_per_owner)
-		err = id_next(p, &d->id);
+	unsigned max_pools;
+	int err = account_rights(p, r, &max_pools);
+	if (!err)
+		err = owner_pools(p, r->owner) < max_pools ? id_next(p, &d->id) : -EDQUOT;
 	if (err) {
 		stat_add(&p->stats.refused_limit, 1);
 		call->done(call, err, 0);
@@ -412,8 +420,15 @@ static void pool_create(struct pools *p, const struct pools_request *r, struct e
 void pools_open(struct pools *p, const struct pools_request *r, struct backend_call *call)
 {
 	struct engine_pool_desc d;
+	unsigned max_pools;
 	memset(&d, 0, sizeof(d)); /* padding too: it is compared and kept */
-	int err = request_check(r);
+	int err = account_rights(p, r, &max_pools);
+	if (err) {
+		stat_add(&p->stats.refused_rights, 1);
+		call->done(call, err, 0);
+		return;
+	}
+	err = request_check(r);
 	if (!err)
 		err = request_choices(p, r, &d);
 	if (err) {

@@ -30,6 +30,10 @@ struct pools_config {
 	uint8_t disk;		      /* enum engine_disk_policy */
 	bool have_disk; /* false: a pool that asks for overflow or mirror is refused with -ENODEV */
 	uint32_t next_id; /* the last value given to reserve_ids(), or 1 on the first start ever */
+	/* Optional; ctx: as of pools_new(). 0, or -EPERM when the account may not have pools with
+	 * these flags (enum engine_pool_flag). *max_pools is max_pools_per_owner, and may be
+	 * lowered for this account. */
+	int (*rights)(void *ctx, unsigned account, uint32_t flags, unsigned *max_pools);
 };
 
 struct pools_ops {
@@ -61,7 +65,8 @@ struct pools_request {
 
 struct pools_stats {
 	stat_t opened, reopened, joined, destroyed;
-	stat_t refused_secret, refused_conflict, refused_limit, refused_invalid, refused_owner;
+	stat_t refused_secret, refused_conflict, refused_limit, refused_invalid, refused_owner,
+		refused_rights;
 	stat_t incomplete; /* found at a restart in some lanes only, and destroyed */
 	stat_t pools;	   /* gauge */
 };
@@ -81,9 +86,9 @@ void pools_adopted(struct pools *p);
 
 /*
  * call->done(value = the pool's id); status: -EINVAL flags, name, uuid or a choice makes no sense;
- * -EACCES wrong secret; -EEXIST there is such a pool with other properties; -EDQUOT the owner has
- * too many; -ENOSPC no row or id left; -ENODEV no disk tier; or a lane's error. Strings are copied.
- * May allocate.
+ * -EACCES wrong secret; -EPERM the account may not have such pools; -EEXIST there is such a pool
+ * with other properties; -EDQUOT the owner has too many; -ENOSPC no row or id left; -ENODEV no disk
+ * tier; or a lane's error. Strings are copied. May allocate.
  */
 void pools_open(struct pools *p, const struct pools_request *r, struct backend_call *call);
 /* -ENOENT; -EPERM not the owner (for an unnamed pool: another session). From done() on, no key is

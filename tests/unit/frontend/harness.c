@@ -299,8 +299,10 @@ static void account_usage(void *ctx, unsigned account, uint64_t *used, uint64_t 
 	*limit = UINT64_MAX;
 }
 
-static const struct pools_ops pools_ops = {
-	lanes_add, lanes_destroy, lanes_pages, reserve_ids, NULL};
+static const struct pools_ops pools_ops = {.lanes_add = lanes_add,
+	.lanes_destroy = lanes_destroy,
+	.lanes_pages = lanes_pages,
+	.reserve_ids = reserve_ids};
 static const struct socket_server_ops server_ops = {.client_identity = client_identity,
 	.lane_attach = lane_attach,
 	.lane_detach = lane_detach,
