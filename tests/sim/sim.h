@@ -286,6 +286,16 @@ void lane_wake(struct lane *l, uint64_t at_ns);
 /* A region's memory is gone; counts as a destroyed copy if a lane still has it. */
 void backend_region_gone(struct backend *b, unsigned donor, uint64_t region_id, uint64_t epoch);
 
+/* io.c: engine_ops of a lane (ctx: struct lane) */
+int lane_io_read(void *ctx, struct engine_io *io);
+int lane_io_write(void *ctx, struct engine_io *io);
+void lane_io_kick(void *ctx);
+/* A crash: from now on the engine hears of nothing; what remains of its transfers then waits aside.
+ */
+void lane_io_forget(struct lane *l);
+void lane_io_orphan(struct lane *l);
+void lane_io_free(struct lane *l);
+
 /* client.c: the guests' calls */
 int client_start(struct backend *b);
 int client_pool_make(struct backend *b, unsigned slot);
