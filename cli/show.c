@@ -54,6 +54,41 @@ static const char *duration(double s, char out[32])
 	return out;
 }
 
+static void show_traffic(const json_t *status)
+{
+	const json_t *t = json_object_get(status, "traffic");
+	char put[24], stored[24], written[24], got[24];
+
+	printf("put %s  stored %s  ratio %.2f  written to donors %s  read from donors %s\n\n",
+		size_text(number(t, "put_bytes"), put),
+		size_text(number(t, "stored_bytes"), stored), real(t, "compression_ratio"),
+		size_text(number(t, "wire_written_bytes"), written),
+		size_text(number(t, "wire_read_bytes"), got));
+}
+
+static void show_latency(const json_t *status)
+{
+	static const char *const headings[] = {
+		"latency", ">count", ">p50", ">p90", ">p99", ">p99.9", ">max", NULL};
+	static const struct {
+		const char *key, *label;
+	} rows[] = {{"put", "put"}, {"get_local", "local get"}, {"get_remote", "remote get"}};
+	static const char *const columns[] = {"p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns"};
+	struct table *t = table_new(headings);
+	char ns[24];
+
+	for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
+		const json_t *h = json_object_get(json_object_get(status, "latency"), rows[r].key);
+
+		table_cell(t, "%s", rows[r].label);
+		table_cell(t, "%" PRIu64, number(h, "count"));
+		for (size_t c = 0; c < sizeof(columns) / sizeof(columns[0]); c++)
+			table_cell(t, "%s", time_text(number(h, columns[c]), ns));
+	}
+	table_print(t);
+	printf("\n");
+}
+
 int show_status(const struct cli_options *o)
 {
 	static const char *const headings[] = {"lane", ">pages", ">puts", ">refused", ">local gets",
@@ -72,6 +107,8 @@ int show_status(const struct cli_options *o)
 		number(s, "sessions"), number(s, "pools"));
 	printf("donors %" PRIu64 " of %" PRIu64 " up  segments with missing copies %" PRIu64 "\n\n",
 		number(s, "donors_up"), number(s, "donors"), number(s, "segments_underreplicated"));
+	show_traffic(s);
+	show_latency(s);
 	struct table *t = table_new(headings);
 	json_array_foreach(json_object_get(s, "lanes"), i, lane)
 	{

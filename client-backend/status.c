@@ -74,6 +74,57 @@ static json_t *lane_json(struct daemon *d, unsigned i)
 	return o;
 }
 
+static json_t *latency_json(const struct hist *h)
+{
+	json_t *o = json_object();
+
+	put(o, "count", stat_get(&h->count));
+	put(o, "p50_ns", hist_quantile_ns(h, 0.5));
+	put(o, "p90_ns", hist_quantile_ns(h, 0.9));
+	put(o, "p99_ns", hist_quantile_ns(h, 0.99));
+	put(o, "p999_ns", hist_quantile_ns(h, 0.999));
+	put(o, "max_ns", stat_get(&h->max_ns));
+	return o;
+}
+
+/* Of all lanes together: in the daemon, from a client's request taken to its answer; get_remote: in
+ * the engine, those that needed a donor. */
+static void latencies(struct daemon *d, json_t *o)
+{
+	static struct hist puts, local, remote; /* control thread; large */
+	json_t *all = json_object();
+
+	memset(&puts, 0, sizeof(puts));
+	memset(&local, 0, sizeof(local));
+	memset(&remote, 0, sizeof(remote));
+	for (unsigned i = 0; i < d->lanes; i++) {
+		hist_merge(&puts, &lane_socket_stats(d->lane[i])->put_ns);
+		hist_merge(&local, &lane_socket_stats(d->lane[i])->get_local_ns);
+		hist_merge(&remote, &lane_engine_stats(d->lane[i])->get_remote_ns);
+	}
+	json_object_set_new(all, "put", latency_json(&puts));
+	json_object_set_new(all, "get_local", latency_json(&local));
+	json_object_set_new(all, "get_remote", latency_json(&remote));
+	json_object_set_new(o, "latency", all);
+}
+
+static void traffic(struct daemon *d, json_t *o)
+{
+	json_t *t = json_object();
+	uint64_t put_bytes = ENGINE_SUM(d, bytes_put), stored = ENGINE_SUM(d, bytes_stored);
+
+	put(t, "put_bytes", put_bytes);
+	put(t, "stored_bytes", stored);
+	json_object_set_new(t, "compression_ratio",
+		json_real(stored ? (double)put_bytes / (double)stored : 1.0));
+	put(t, "relocated_bytes", ENGINE_SUM(d, bytes_relocated));
+	put(t, "wire_written_bytes", ENGINE_SUM(d, bytes_written_remote));
+	put(t, "wire_read_bytes", ENGINE_SUM(d, bytes_read_remote));
+	put(t, "disk_written_bytes", ENGINE_SUM(d, bytes_written_disk));
+	put(t, "disk_read_bytes", ENGINE_SUM(d, bytes_read_disk));
+	json_object_set_new(o, "traffic", t);
+}
+
 static void donors_count(struct daemon *d, json_t *o)
 {
 	const struct cluster *c = donors_cluster(d->donors);
@@ -114,6 +165,8 @@ static void status_handle(void *ctx, struct http_request *r)
 	put(o, "gets_lost", ENGINE_SUM(d, gets_lost));
 	put(o, "segments_underreplicated", ENGINE_SUM(d, segments_underreplicated));
 	donors_count(d, o);
+	traffic(d, o);
+	latencies(d, o);
 	for (unsigned i = 0; i < d->lanes; i++)
 		json_array_append_new(lanes, lane_json(d, i));
 	json_object_set_new(o, "lanes", lanes);

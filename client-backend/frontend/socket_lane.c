@@ -282,6 +282,8 @@ static void page_request(struct socket_lane *l, struct socket_attachment *a, uns
 	}
 	if (status != -EINPROGRESS) {
 		l->now_ns = env_now_ns(l->env);
+		if (op == SOCKET_OP_GET && status == 0)
+			hist_record(&l->stats.get_local_ns, l->now_ns - r->start_ns);
 		request_finish(l, r, status, l->now_ns);
 		return;
 	}

@@ -55,6 +55,7 @@ struct socket_lane_stats {
 	stat_t futex_wakes, sleeps;
 	stat_t sessions, in_progress; /* gauges */
 	struct hist put_ns, get_ns;   /* taken from the ring to done */
+	struct hist get_local_ns;     /* those gets that memory answered */
 };
 
 /* control. engine must outlive it; max_sessions attachments at a time. -ENOMEM, or errno of
