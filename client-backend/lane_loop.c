@@ -114,13 +114,15 @@ void lane_link_broken(
 	lane_reply(l, &r);
 }
 
-/* A donor is up for the engine when the control thread says so and a connection is there. */
+/* A donor is up for the engine when the control thread says so and a connection is there. Without
+ * the one for moves it can be read, but nothing may be placed there: it counts as suspect. */
 void lane_donors_tell(struct lane *l)
 {
 	l->donors_dirty = false;
 	for (unsigned i = 0; i < l->cfg.donors; i++) {
 		bool connected = tier_remote_connected(l->remote, i);
-		bool up = l->donor[i].up && connected, suspect = l->donor[i].suspect;
+		bool up = l->donor[i].up && connected;
+		bool suspect = l->donor[i].suspect || !tier_remote_writable(l->remote, i);
 
 		stat_set(&l->usage.donor[i].connected, connected);
 		if (l->donor[i].told && l->donor[i].told_up == up &&

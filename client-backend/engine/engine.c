@@ -342,6 +342,27 @@ static int put_now(struct engine *e, const struct engine_key *k, const void *pag
 	return err ? err : put_enter(e, p, k, loc);
 }
 
+/* The copies a segment of this pool needs before it may leave the local tier; one for an ephemeral
+ * pool, which waits for somebody else's. */
+static unsigned put_copies(const struct engine *e, uint32_t pool)
+{
+	const struct pool_row *p = pool_find(e, pool);
+
+	return p && p->desc.copies > 1 ? p->desc.copies : 1;
+}
+
+/* Will a slot become free soon? What the last tick saw may be outdated: a burst filled the local
+ * tier, or a region came that is not enough. */
+static bool put_may_wait(struct engine *e, uint64_t now, uint32_t pool)
+{
+	unsigned copies = put_copies(e, pool);
+
+	if (move_may_free(e, now, copies))
+		return true;
+	region_want(e, now);
+	return move_may_free(e, now, copies);
+}
+
 static int put_refuse(struct engine *e)
 {
 	stat_add(&e->stats.puts_refused, 1);
@@ -370,8 +391,7 @@ int engine_put(
 	if (err != -EAGAIN || !req || !e->cfg.put_wait_ns)
 		return put_refuse(e);
 	now = now_ns(e);
-	region_want(e, now); /* a burst may have filled the local tier since the last tick */
-	if (!move_may_free(e, now))
+	if (!put_may_wait(e, now, k->pool))
 		return put_refuse(e);
 	req->key = *k;
 	req->page = (void *)page;
@@ -390,7 +410,7 @@ static void put_wait_run(struct engine *e, uint64_t now, uint64_t *wake)
 	while ((r = e->put_wait.head)) {
 		int err = put_now(e, &r->key, r->page);
 
-		if (err == -EAGAIN && now < r->deadline_ns && move_may_free(e, now))
+		if (err == -EAGAIN && now < r->deadline_ns && put_may_wait(e, now, r->key.pool))
 			break;
 		req_unlink(&e->put_wait, r);
 		if (err == 0) {

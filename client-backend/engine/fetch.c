@@ -6,7 +6,7 @@
 
 #define MERGE_GAP_BYTES 512u
 #define KICK_BATCH	64u
-#define LATE_NS	5000000ull /* when hedging is off */
+#define LATE_NS		5000000ull /* when hedging is off */
 #define RETRY_NS	5000000ull
 #define ROUNDS_MAX	3u /* wrong answers from every holder, this often: the page is lost */
 

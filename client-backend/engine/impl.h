@@ -272,6 +272,7 @@ struct engine {
 	uint32_t *slot_row; /* who uses a local slot; NONE: free */
 	uint32_t clock_evict, clock_spill;
 	uint32_t kinds[SEG_LOST + 1];
+	uint32_t pending_copies[ENGINE_MAX_COPIES + 1]; /* open and dirty segments, by copies */
 	struct list by_live[CLEAN_BUCKETS];
 	struct stream stream[MAX_STREAMS];
 	uint32_t max_streams;
@@ -376,6 +377,7 @@ void seg_local_drop(struct engine *e, uint32_t row);
 void seg_short_set(struct engine *e, uint32_t row, bool is_short);
 void seg_pin(struct engine *e, uint32_t row);
 void seg_unpin(struct engine *e, uint32_t row);
+void seg_kind_set(struct engine *e, uint32_t row, enum seg_kind kind);
 void seg_classify(struct engine *e, uint32_t row);
 void seg_free_if_dead(struct engine *e, uint32_t row);
 /* Holders on donors that may be counted on. */
@@ -409,6 +411,8 @@ void region_recount(struct engine *e);
 /* A donor for one more copy of a segment, and a slot there; 0: none. (holder word) */
 uint64_t region_place(struct engine *e, uint32_t row, const uint64_t *also, unsigned n_also);
 void region_want(struct engine *e, uint64_t now);
+/* Donors with a free slot for new copies, and how many such slots there are. */
+unsigned donors_with_room(const struct engine *e, uint32_t *free_slots);
 uint32_t region_low_water(const struct engine *e); /* free slots on donors to keep at hand */
 uint32_t disk_slot_take(struct engine *e);	   /* NONE */
 void disk_slot_return(struct engine *e, uint32_t slot);
@@ -440,8 +444,9 @@ bool holder_reachable(struct engine *e, uint64_t holder, unsigned which);
 void move_init(struct engine *e, uint8_t *staging);
 void move_tick(struct engine *e, uint64_t now, uint64_t *wake);
 bool move_work(struct engine *e, unsigned records);
-/* A move under way, or one that could start, will free local slots. */
-bool move_may_free(struct engine *e, uint64_t now);
+/* A move under way, or one that could start soon, will free local slots; copies: what a segment
+ * needs. */
+bool move_may_free(struct engine *e, uint64_t now, unsigned copies);
 
 /* ---- request lists ---- */
 enum req_kind { REQ_PUT_WAIT = 1, REQ_PLUG, REQ_GET_WAIT, REQ_FETCH };

@@ -72,7 +72,9 @@ static void copy_settle(struct engine *e, struct move *m)
 	}
 	if (m->failed)
 		stat_add(&e->stats.move_failures, 1);
-	if (seg_has_holder(e, row)) {
+	/* A first spill that made one copy of two is still a spill; without a local copy it is a
+	 * repair. */
+	if (seg_has_holder(e, row) && (e->sv[row].short_of || !e->seg[row].local)) {
 		seg_short_set(e, row, true);
 		e->repair_at_ns = again;
 	} else {
@@ -544,13 +546,23 @@ static void spill_start(struct engine *e, uint64_t now)
 		e->spill_at_ns = now + SETTLE_NS;
 }
 
-bool move_may_free(struct engine *e, uint64_t now)
+/* A spill that could end well: a donor for each copy, or the disk. */
+static bool spill_can_finish(const struct engine *e, unsigned copies)
+{
+	uint32_t free_slots;
+
+	return donors_with_room(e, &free_slots) >= copies || e->disk_used < e->cfg.disk_segments;
+}
+
+bool move_may_free(struct engine *e, uint64_t now, unsigned copies)
 {
 	if (moves_of(e, MOVE_COPY) > 0 || e->free_slots > RESERVE_SLOTS)
 		return true;
 	if (e->want_since_ns && now < e->want_since_ns + e->cfg.put_wait_ns)
 		return true;
-	return e->kinds[SEG_DIRTY] > 0 && now >= e->spill_at_ns && spill_has_target(e);
+	/* A move that failed is tried again soon enough for this put, or it is not. */
+	return e->kinds[SEG_DIRTY] > 0 && now + e->cfg.put_wait_ns > e->spill_at_ns &&
+	       spill_can_finish(e, copies);
 }
 
 void move_tick(struct engine *e, uint64_t now, uint64_t *wake)

@@ -90,9 +90,7 @@ static int recover_segments(struct engine *e, char *err, size_t n)
 				if (rc)
 					return rc;
 			}
-		e->kinds[SEG_FREE]--;
-		e->kinds[SEG_OPEN]++;
-		e->sv[row].kind = SEG_OPEN;
+		seg_kind_set(e, row, SEG_OPEN);
 		stat_add(&e->stats.segments, 1);
 	}
 	for (uint32_t i = e->cfg.local_segments; i-- > 0;)

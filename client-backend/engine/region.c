@@ -242,8 +242,7 @@ void engine_region_lost(struct engine *e, unsigned region)
 	e->get_retry_ns = 0;
 }
 
-/* Donors with a free slot for new copies, and how many such slots there are. */
-static unsigned donors_with_room(const struct engine *e, uint32_t *free_slots)
+unsigned donors_with_room(const struct engine *e, uint32_t *free_slots)
 {
 	unsigned donors = 0;
 
@@ -428,14 +427,13 @@ uint32_t region_low_water(const struct engine *e)
 	return low > 16 ? low : 16;
 }
 
-/* The most copies any live pool asks for. */
+/* The most copies that a segment which waits for them asks for. */
 static unsigned copies_wanted(const struct engine *e)
 {
-	unsigned copies = 0;
+	unsigned copies = ENGINE_MAX_COPIES;
 
-	for (uint32_t i = 0; i < e->max_streams; i++)
-		if (e->stream[i].row != NONE && e->stream[i].copies > copies)
-			copies = e->stream[i].copies;
+	while (copies > 0 && e->pending_copies[copies] == 0)
+		copies--;
 	return copies;
 }
 

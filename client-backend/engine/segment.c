@@ -140,6 +140,24 @@ static void seg_rebucket(struct engine *e, uint32_t row)
 		list_push(e->sv, &e->by_live[b], row, BY_LIVE);
 }
 
+/* Waits for copies: what region_want() must find donors for. */
+static bool kind_pends(enum seg_kind kind)
+{
+	return kind == SEG_OPEN || kind == SEG_DIRTY;
+}
+
+void seg_kind_set(struct engine *e, uint32_t row, enum seg_kind kind)
+{
+	enum seg_kind was = (enum seg_kind)e->sv[row].kind;
+	uint32_t *pending = &e->pending_copies[e->seg[row].copies];
+
+	e->kinds[was]--;
+	e->kinds[kind]++;
+	*pending += kind_pends(kind);
+	*pending -= kind_pends(was);
+	e->sv[row].kind = (uint8_t)kind;
+}
+
 void seg_classify(struct engine *e, uint32_t row)
 {
 	struct seg_vol *v = &e->sv[row];
@@ -148,9 +166,7 @@ void seg_classify(struct engine *e, uint32_t row)
 	if (kind != was) {
 		struct list *eph = &e->account[e->seg[row].account].ephemeral;
 
-		e->kinds[was]--;
-		e->kinds[kind]++;
-		v->kind = (uint8_t)kind;
+		seg_kind_set(e, row, kind);
 		if (was == SEG_EPHEMERAL)
 			list_remove(e->sv, eph, row, BY_ACCOUNT);
 		if (kind == SEG_EPHEMERAL)
@@ -326,10 +342,8 @@ void seg_free_if_dead(struct engine *e, uint32_t row)
 		list_remove(e->sv, &e->account[r->account].ephemeral, row, BY_ACCOUNT);
 	if (v->bucket < CLEAN_BUCKETS)
 		list_remove(e->sv, &e->by_live[v->bucket], row, BY_LIVE);
-	e->kinds[v->kind]--;
-	e->kinds[SEG_FREE]++;
+	seg_kind_set(e, row, SEG_FREE);
 	__atomic_store_n(&r->seq, 0, __ATOMIC_RELEASE);
-	v->kind = SEG_FREE;
 	v->bucket = CLEAN_BUCKETS;
 	for (unsigned i = 0; i < HOLDERS; i++)
 		if (r->holder[i] & HOLDER_VALID)

@@ -127,6 +127,11 @@ bool tier_remote_connected(const struct tier_remote *r, unsigned donor)
 	return r->channel[donor][TIER_REMOTE_DEMAND].conn != NULL;
 }
 
+bool tier_remote_writable(const struct tier_remote *r, unsigned donor)
+{
+	return r->channel[donor][TIER_REMOTE_BACKGROUND].conn != NULL;
+}
+
 static void remote_done(struct transport_op *op, int status)
 {
 	struct remote_io *t = (struct remote_io *)op; /* op is its first member */

@@ -172,6 +172,47 @@ static void a_full_cluster_refuses_and_loses_nothing(void **state)
 	put_many(1, 200, 7);
 }
 
+/* The moves that failed are tried again well within the time that a put may wait. */
+static void a_put_waits_for_a_move_to_be_tried_again(void **state)
+{
+	uint64_t failures;
+	uint32_t n = 0;
+
+	(void)state;
+	world_pool(w, 1, PERSISTENT, 0, 2, 0);
+	for (unsigned d = 0; d < WORLD_DONORS; d++)
+		w->mood[d] = DONOR_REFUSES;
+	while (world_put(w, 1, n, n) == 0)
+		n++;
+	failures = STAT(move_failures);
+	for (unsigned i = 0; i < 1000 && STAT(move_failures) == failures; i++)
+		world_run(w, 1);
+	assert_true(STAT(move_failures) > failures);
+	for (unsigned d = 0; d < WORLD_DONORS; d++)
+		w->mood[d] = DONOR_FINE;
+	assert_int_equal(world_put(w, 1, n, n), 0);
+	get_many(1, n + 1, 0);
+}
+
+/* Two copies cannot be made on one donor: waiting would only make the guest slow. */
+static void a_put_that_nothing_can_help_is_refused_at_once(void **state)
+{
+	uint32_t n = 0;
+	uint64_t start;
+
+	(void)state;
+	w->give_regions = false;
+	world_grant(w, 0);
+	world_pool(w, 1, PERSISTENT, 0, 2, 0);
+	while (world_put(w, 1, n, n) == 0)
+		n++;
+	world_run(w, 5000);
+	start = w->now_ns;
+	assert_int_equal(world_put(w, 1, n, n), -ENOSPC);
+	assert_true(w->now_ns - start < w->cfg.put_wait_ns / 10);
+	get_many(1, n, 0);
+}
+
 static void a_quota_refuses_new_pages_only(void **state)
 {
 	(void)state;
@@ -198,8 +239,10 @@ static void a_lost_donor_at_two_copies_loses_nothing_and_is_repaired(void **stat
 	engine_donor_state(w->e, 1, false, true);
 	assert_true(STAT(segments_underreplicated) > 0);
 	w->give_regions = false;
-	world_grant(w, 0);
-	world_grant(w, 2);
+	for (unsigned i = 0; i < 3; i++) {
+		world_grant(w, 0);
+		world_grant(w, 2);
+	}
 	world_run(w, 3000);
 	assert_int_equal(STAT(segments_underreplicated), 0);
 	assert_true(STAT(segments_repaired) > 0);
@@ -516,6 +559,8 @@ int main(void)
 		TEST(spilled_pages_come_back),
 		TEST(everything_acknowledged_survives_a_crash),
 		TEST(a_full_cluster_refuses_and_loses_nothing),
+		TEST(a_put_waits_for_a_move_to_be_tried_again),
+		TEST(a_put_that_nothing_can_help_is_refused_at_once),
 		TEST(a_quota_refuses_new_pages_only),
 		TEST(a_lost_donor_at_two_copies_loses_nothing_and_is_repaired),
 		TEST(a_lost_donor_at_one_copy_gives_eio_and_nothing_wrong),

@@ -157,9 +157,12 @@ static void reads_and_moves_go_different_ways(void **state)
 	assert_int_equal(tier_remote_read(tier, &get), -ENOTCONN);
 	assert_int_equal(tier_remote_attach(tier, 7, TIER_REMOTE_DEMAND, &fake, &demand), 0);
 	assert_int_equal(tier_remote_attach(tier, 7, TIER_REMOTE_DEMAND, &fake, &demand), -EEXIST);
+	assert_true(tier_remote_connected(tier, 7));
+	assert_false(tier_remote_writable(tier, 7));
 	assert_int_equal(
 		tier_remote_attach(tier, 7, TIER_REMOTE_BACKGROUND, &fake, &background), 0);
 	assert_true(demand.attached && background.attached);
+	assert_true(tier_remote_writable(tier, 7));
 	assert_int_equal(tier_remote_read(tier, &get), 0);
 	assert_int_equal(tier_remote_write(tier, &move), 0);
 	assert_int_equal(demand.ops, 1);
