@@ -104,7 +104,7 @@ int accounts_of_uid(struct accounts *a, uid_t uid, unsigned *account)
 	const char *of = NULL;
 
 	for (uint32_t i = 0; !of && i < a->cfg.client_count; i++)
-		if (a->cfg.clients[i].uid >= 0 && (uid_t)a->cfg.clients[i].uid == uid)
+		if ((uid_t)a->cfg.clients[i].uid == uid)
 			of = a->cfg.clients[i].name;
 	if (!of && !a->cfg.others_allowed)
 		return -EACCES;

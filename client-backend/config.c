@@ -186,9 +186,9 @@ static const struct config_field disk_fields[] = {
 
 static const struct config_field client_fields[] = {
 	CONFIG_TEXT(fallowd_client_config, "name", name, CONFIG_NAME, NULL, CONFIG_NOT_EMPTY,
-		"Name of its account; and of the client, unless uid says who it is."),
-	CONFIG_VALUE(fallowd_client_config, "uid", uid, CONFIG_INTEGER, "-1", -1, INT32_MAX,
-		"User whose processes are this client; -1 to go by the name that a client gives."),
+		"Name of its account."),
+	CONFIG_VALUE(fallowd_client_config, "uid", uid, CONFIG_INTEGER, NULL, 0, INT32_MAX,
+		"User whose processes are this client."),
 	CLIENT_RIGHTS,
 	CONFIG_END,
 };
