@@ -66,7 +66,7 @@ struct ref {
 	uint64_t clock;				 /* counts events */
 	unsigned holes;				 /* copies destroyed since the last healing */
 	uint64_t lost_at[ENGINE_MAX_COPIES + 2]; /* when holes last reached r */
-	char error[512];
+	char error[640];
 };
 
 int ref_init(struct ref *m, const struct ref_config *cfg, unsigned gets);
