@@ -266,16 +266,19 @@ static uint32_t unplaced_limit(const struct engine *e)
  * else the two would give and take for ever; and enough donors to choose from. While a copy finds
  * no donor, one goes now and then, so that another can be asked for in its place.
  */
-static bool region_surplus(struct engine *e, uint32_t r, unsigned donors, uint64_t now)
+static bool region_surplus(
+	struct engine *e, uint32_t r, unsigned donors, uint32_t free_slots, uint64_t now)
 {
 	const struct region_vol *v = &e->rv[r];
 	uint64_t used = stat_get(&e->stats.remote_slots_used);
-	uint64_t left = stat_get(&e->stats.remote_slots) - used - v->slots;
+	const struct donor_vol *d = region_donor(e, r);
+	/* As region_want() counts: what lies on a donor that is not to be written to is no room. */
+	uint64_t left = d->up && !d->suspect ? free_slots - v->slots : free_slots;
 	uint64_t low = region_low_water(e);
 
 	if (v->revoking || v->used > 0)
 		return false;
-	if (donors <= ENGINE_MAX_COPIES && region_donor(e, r)->free_slots <= v->slots)
+	if (donors <= ENGINE_MAX_COPIES && d->free_slots <= v->slots)
 		return false;
 	if (e->unplaced)
 		return now >= e->shed_at_ns && left + v->slots >= unplaced_limit(e);
@@ -292,7 +295,7 @@ void region_release_drained(struct engine *e)
 
 	for (uint32_t r = 0; r < e->cfg.max_regions; r++) {
 		struct region_vol *v = &e->rv[r];
-		bool surplus = e->region[r].used && region_surplus(e, r, donors, now);
+		bool surplus = e->region[r].used && region_surplus(e, r, donors, free_slots, now);
 
 		if (!e->region[r].used || v->used > 0 || !(v->revoking || surplus))
 			continue;
