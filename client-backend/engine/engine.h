@@ -247,7 +247,7 @@ int engine_put(
 	struct engine *e, const struct engine_key *k, const void *page, struct engine_req *req);
 int engine_get(struct engine *e, const struct engine_key *k, void *page, struct engine_req *req);
 void engine_kick(struct engine *e);
-/* Takes back a request in progress: done() will not be called. */
+/* Takes back a request in progress: done() will not be called. Not from a done(). */
 void engine_cancel(struct engine *e, struct engine_req *req);
 /* 0; -ENOENT nothing there (or no such pool). flush_object counts the pages it removed in *pages.
  */

@@ -59,7 +59,10 @@ static void fetch_give_back(struct engine *e, struct fetch *f)
 	seg_unpin(e, f->row);
 	f->next = e->fetch_free;
 	e->fetch_free = f;
-	e->get_retry_ns = 0;
+	if (e->get_busy) {
+		e->get_busy = false;
+		e->get_retry_ns = 0;
+	}
 }
 
 static void req_done(struct engine *e, struct engine_req *r, int status)
@@ -188,7 +191,7 @@ void holder_bad(struct engine *e, uint32_t row, unsigned which, uint64_t holder)
 /* A donor that does not answer may not take all reads that can be in flight. */
 static bool donor_may_read(const struct engine *e, const struct donor_vol *d)
 {
-	return d->late < e->cfg.fetches / 4;
+	return d->late < (e->cfg.fetches + 3) / 4;
 }
 
 /* The next holder to ask: reachable and not asked yet; donors that answer in time first, then those
@@ -237,7 +240,11 @@ static bool fetch_attempt(struct engine *e, struct fetch *f)
 		a->io.done = attempt_done;
 		a->io.background = false;
 		a->data = a->buf + (which == DISK_HOLDER ? f->off & 4095u : 0);
-		if (e->ops.io_read(e->ops_ctx, &a->io) == 0) {
+		int err = e->ops.io_read(e->ops_ctx, &a->io);
+
+		if (err == -EAGAIN)
+			e->get_busy = true;
+		if (err == 0) {
 			a->active = true;
 			a->donor = which == DISK_HOLDER ? 0 : a->io.region->donor;
 			stat_add(&e->stats.reads_posted, 1);
@@ -256,20 +263,25 @@ static void fetch_fail(struct engine *e, struct fetch *f)
 	struct req_list reqs;
 	struct engine_req *r;
 	uint8_t valid = 0;
+	bool busy = e->get_busy;
 
 	for (unsigned i = 0; i < HOLDERS; i++)
 		valid |= (uint8_t)((e->seg[f->row].holder[i] >> 63) << i);
 	bool wrong = (f->errors & valid) == valid;
 
 	req_list_take(&reqs, &f->reqs);
+	e->get_busy = false;
 	fetch_give_back(e, f);
+	e->get_busy = busy;
+	/* Never put off: others may wait for that time already. */
+	if (e->get_retry_ns <= now_ns(e))
+		e->get_retry_ns = now_ns(e) + RETRY_NS;
 	while ((r = req_list_pop(&reqs))) {
 		if (wrong && ++r->tried >= ROUNDS_MAX)
 			req_done(e, r, -EIO);
 		else
 			req_list_push(&e->get_wait, r, REQ_GET_WAIT);
 	}
-	e->get_retry_ns = now_ns(e) + RETRY_NS;
 }
 
 /* Delivers what verifies; what does not stays with the fetch. True: something did not verify. */
@@ -325,15 +337,13 @@ static void attempt_done(struct engine_io *io, int status)
 		fetch_fail(e, f);
 }
 
-static void fetch_start(struct engine *e, struct engine_req **run, unsigned n, uint32_t len)
+/* False: every fetch is under way. */
+static bool fetch_start(struct engine *e, struct engine_req **run, unsigned n, uint32_t len)
 {
 	struct fetch *f = fetch_take(e);
 
-	if (!f) {
-		for (unsigned i = 0; i < n; i++)
-			req_list_push(&e->get_wait, run[i], REQ_GET_WAIT);
-		return;
-	}
+	if (!f)
+		return false;
 	f->row = loc_row(run[0]->loc);
 	f->off = loc_off(run[0]->loc);
 	f->len = len;
@@ -348,6 +358,7 @@ static void fetch_start(struct engine *e, struct engine_req **run, unsigned n, u
 	stat_add(&e->stats.reads_merged, n - 1);
 	if (!fetch_attempt(e, f))
 		fetch_fail(e, f);
+	return true;
 }
 
 static bool req_before(const struct engine_req *a, const struct engine_req *b)
@@ -379,11 +390,12 @@ static unsigned plug_take(struct engine *e, struct engine_req **batch)
 	return n;
 }
 
+/* What finds no fetch stays plugged until one is given back. */
 void fetch_kick(struct engine *e)
 {
 	struct engine_req *batch[KICK_BATCH];
 
-	while (e->plug.head) {
+	while (e->plug.head && e->fetch_free) {
 		unsigned n = plug_take(e, batch), i = 0;
 
 		while (i < n) {
@@ -398,9 +410,12 @@ void fetch_kick(struct engine *e)
 				if (o + l > end)
 					end = o + l;
 			}
-			fetch_start(e, batch + i, j - i, end - off);
+			if (!fetch_start(e, batch + i, j - i, end - off))
+				break;
 			i = j;
 		}
+		while (n > i)
+			req_list_push_front(&e->plug, batch[--n], REQ_PLUG);
 	}
 	e->ops.io_kick(e->ops_ctx);
 }
@@ -416,14 +431,19 @@ void engine_kick(struct engine *e)
 static void list_expire(struct engine *e, struct req_list *l, uint64_t now)
 {
 	struct engine_req *r, *next;
+	struct req_list over;
 
+	/* done() may start others and so change the list. */
+	req_list_init(&over);
 	for (r = l->head; r; r = next) {
 		next = r->next;
 		if (now < r->deadline_ns)
 			continue;
 		req_unlink(l, r);
-		req_done(e, r, -ETIMEDOUT);
+		req_list_push(&over, r, REQ_GET_WAIT);
 	}
+	while ((r = req_list_pop(&over)))
+		req_done(e, r, -ETIMEDOUT);
 }
 
 /* What is late counts against its donor, and the next holder is asked too. */
@@ -472,6 +492,7 @@ void fetch_tick(struct engine *e, uint64_t now, uint64_t *wake)
 		for (struct fetch *f = e->fetch_active; f; f = f->next)
 			list_expire(e, &f->reqs, now);
 		list_expire(e, &e->get_wait, now);
+		list_expire(e, &e->plug, now);
 		req_list_take(&again, &e->get_wait);
 		while ((r = req_list_pop(&again)))
 			req_list_push(&e->plug, r, REQ_PLUG);

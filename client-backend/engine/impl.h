@@ -297,7 +297,8 @@ struct engine {
 
 	/* requests */
 	struct req_list put_wait, get_wait, plug;
-	uint64_t get_retry_ns;
+	uint64_t get_retry_ns; /* when get_wait is looked through again */
+	bool get_busy;	       /* a read found its queue full: try when another has ended */
 	struct fetch *fetch;
 	struct fetch *fetch_free, *fetch_active, **fetch_active_tail;
 	uint32_t fetch_count_active;
@@ -464,6 +465,19 @@ static inline void req_list_push(struct req_list *l, struct engine_req *r, enum 
 	r->pprev = l->tail;
 	*l->tail = r;
 	l->tail = &r->next;
+}
+
+static inline void req_list_push_front(
+	struct req_list *l, struct engine_req *r, enum req_kind kind)
+{
+	r->kind = kind;
+	r->next = l->head;
+	r->pprev = &l->head;
+	if (r->next)
+		r->next->pprev = &r->next;
+	else
+		l->tail = &r->next;
+	l->head = r;
 }
 
 static inline void req_unlink(struct req_list *l, struct engine_req *r)
