@@ -172,8 +172,9 @@ int run_client_step(struct run *r)
 	unsigned slot = ref_key_pool(&r->ref, k), dice = (unsigned)rng_below(&r->rng, 10000);
 	int status;
 
+	/* A child that will be killed makes and destroys no pools: its log knows pages only. */
 	if (!r->ref.pool[slot].id)
-		status = run_pool_make(r, slot);
+		status = r->log ? 0 : run_pool_make(r, slot);
 	else if (dice < 4500)
 		status = run_put(r, k);
 	else if (dice < 8500)
