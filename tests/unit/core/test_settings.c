@@ -82,7 +82,7 @@ static void server_full(void **state)
 {
 	assert_int_equal(load_server(""), 0);
 	assert_int_equal(server.listen.port, 7400);
-	assert_int_equal(server.lease.ttl_ns, 10000000000);
+	assert_int_equal(server.lease.ttl_ns, 60000000000);
 	assert_int_equal(server.region.size_bytes, 64 << 20);
 	round_trip(&memserver_config_schema, &server, &server_again);
 	assert_int_equal(load_server("name: d1\nmemory: {min: 1GiB, max: 8GiB, psi: /tmp/psi}\n"
@@ -112,7 +112,9 @@ static void rules_between_settings(void **state)
 				"f:3: donors[1].name"},
 			{"remote: {verbs: off}\ndonors:\n- {name: a, host: x, transport: verbs}\n",
 				"f:3: donors[0].transport"},
-			{"clients:\n- {name: a}\n- {name: a}\n", "f:3: clients[1].name"},
+			{"clients:\n- {name: a, uid: 1}\n- {name: a, uid: 2}\n",
+				"f:3: clients[1].name"},
+			{"clients:\n- {name: a}\n", "f:2: clients[0].uid: missing"},
 		},
 	  m[] = {
 		  {"region: {size: 3MiB}\n", "m:1: region.size"},
