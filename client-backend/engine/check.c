@@ -132,6 +132,37 @@ static void check_segments(struct engine *e, struct tally *t)
 			(unsigned long long)stat_get(&e->stats.remote_slots_used));
 }
 
+static void check_queue(struct engine *e, struct tally *t, const struct list *l,
+	enum seg_queue queue, uint32_t expected)
+{
+	uint32_t n = 0;
+
+	for (uint32_t row = l->head; row != NONE && n <= expected; row = e->sv[row].by_queue.next) {
+		if (e->sv[row].queue != queue)
+			wrong(t, "row %u stands in queue %u, not its own", row, queue);
+		n++;
+	}
+	if (n != expected)
+		wrong(t, "queue %u has %u segments, not %u", queue, n, expected);
+}
+
+static void check_queues(struct engine *e, struct tally *t)
+{
+	uint32_t clean = 0, spill = 0, ephemeral[ENGINE_MAX_ACCOUNTS] = {0};
+
+	for (uint32_t row = 0; row < e->cfg.max_segments; row++) {
+		const struct seg_vol *v = &e->sv[row];
+
+		clean += v->kind == SEG_CLEAN && !v->moving;
+		spill += v->kind == SEG_DIRTY && !v->moving && !v->short_of;
+		ephemeral[e->seg[row].account] += v->kind == SEG_EPHEMERAL;
+	}
+	check_queue(e, t, &e->clean, QUEUE_CLEAN, clean);
+	check_queue(e, t, &e->spill, QUEUE_SPILL, spill);
+	for (unsigned a = 0; a < ENGINE_MAX_ACCOUNTS; a++)
+		check_queue(e, t, &e->account[a].ephemeral, QUEUE_EPHEMERAL, ephemeral[a]);
+}
+
 static void check_donors(struct engine *e, struct tally *t)
 {
 	uint32_t free_slots[ENGINE_MAX_DONORS] = {0};
@@ -196,6 +227,7 @@ int engine_check(struct engine *e, char *err, size_t err_bytes)
 				if (e->index.bucket[b].way[w].loc)
 					tally_entry(e, &t, b, w);
 		check_segments(e, &t);
+		check_queues(e, &t);
 		check_donors(e, &t);
 		check_counts(e, &t);
 	}

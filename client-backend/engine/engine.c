@@ -8,7 +8,8 @@
 
 #include "client-backend/engine/impl.h"
 
-#define SETTLE_NS 10000000ull /* regions are looked over this often */
+#define PUTS_PER_TICK 64u
+#define SETTLE_NS     10000000ull /* regions are looked over this often */
 
 /* ---- configuration ---- */
 
@@ -110,6 +111,8 @@ static int tables_new(struct engine *e)
 		e->slot_row[i] = NONE;
 	for (unsigned b = 0; b < CLEAN_BUCKETS; b++)
 		list_init(&e->by_live[b]);
+	list_init(&e->clean);
+	list_init(&e->spill);
 	for (unsigned i = 0; i < MAX_STREAMS; i++)
 		e->stream[i].row = NONE;
 	e->max_streams = c->local_segments / 4 < MAX_STREAMS ? c->local_segments / 4 : MAX_STREAMS;
@@ -402,12 +405,18 @@ int engine_put(
 	return -EINPROGRESS;
 }
 
-/* Waiting puts go in the order they came; the first that still finds no room ends the round. */
+/* Waiting puts go in the order they came, a few with each tick; the first that still finds no room
+ * ends the round. */
 static void put_wait_run(struct engine *e, uint64_t now, uint64_t *wake)
 {
 	struct engine_req *r;
+	unsigned n = 0;
 
 	while ((r = e->put_wait.head)) {
+		if (n++ == PUTS_PER_TICK) {
+			*wake = now;
+			return;
+		}
 		int err = put_now(e, &r->key, r->page);
 
 		if (err == -EAGAIN && now < r->deadline_ns && put_may_wait(e, now, r->key.pool))

@@ -125,17 +125,26 @@ enum seg_kind {
 	SEG_LOST,      /* nowhere any more, but pages still name it */
 };
 
+/* What waits to lose its local slot, oldest first. */
+enum seg_queue {
+	QUEUE_NONE,
+	QUEUE_EPHEMERAL, /* its account's, to be dropped */
+	QUEUE_CLEAN,	 /* the local copy can be dropped */
+	QUEUE_SPILL,	 /* to be copied to its holders, and not repair's */
+};
+
 struct seg_vol {
-	uint32_t live;		/* bytes of records that entries name */
-	uint16_t pins;		/* reads and moves under way */
-	uint8_t kind;		/* enum seg_kind */
-	uint8_t bucket;		/* cleaner's, by live share; CLEAN_BUCKETS: in none */
-	bool recent;		/* read since the clock hand came by */
-	bool moving;		/* a move works on it */
-	bool short_of;		/* has too few holders and was spilled before: repair */
-	bool noclean;		/* a record in it cannot be read; leave it alone */
-	struct link by_live;	/* list of its bucket */
-	struct link by_account; /* account's ephemeral segments */
+	uint32_t live;	     /* bytes of records that entries name */
+	uint16_t pins;	     /* reads and moves under way */
+	uint8_t kind;	     /* enum seg_kind */
+	uint8_t bucket;	     /* cleaner's, by live share; CLEAN_BUCKETS: in none */
+	bool recent;	     /* read since the clock hand came by */
+	bool moving;	     /* a move works on it */
+	bool short_of;	     /* has too few holders and was spilled before: repair */
+	bool noclean;	     /* nothing in it can be moved on any more; leave it alone */
+	uint8_t queue;	     /* enum seg_queue */
+	struct link by_live; /* list of its bucket */
+	struct link by_queue;
 };
 
 struct region_vol {
@@ -269,8 +278,8 @@ struct engine {
 	uint32_t free_rows;
 	uint32_t *free_slot;
 	uint32_t free_slots;
-	uint32_t *slot_row; /* who uses a local slot; NONE: free */
-	uint32_t clock_evict, clock_spill;
+	uint32_t *slot_row;	  /* who uses a local slot; NONE: free */
+	struct list clean, spill; /* segments by seg_queue */
 	uint32_t kinds[SEG_LOST + 1];
 	uint32_t pending_copies[ENGINE_MAX_COPIES + 1]; /* open and dirty segments, by copies */
 	struct list by_live[CLEAN_BUCKETS];
@@ -389,6 +398,9 @@ bool seg_complete(
 bool seg_has_holder(const struct engine *e, uint32_t row);
 uint32_t slot_take(struct engine *e, bool cleaner); /* NONE */
 void slot_return(struct engine *e, uint32_t slot);
+/* The next of a queue to go; what was read since it was looked at last gets a second chance. */
+uint32_t seg_queue_victim(struct engine *e, struct list *queue);
+void seg_queue_last(struct engine *e, uint32_t row); /* to the end of its queue */
 /* Drops an ephemeral segment or a clean copy; false: nothing can be dropped. */
 bool local_make_room(struct engine *e);
 void seg_drop_entries(struct engine *e, uint32_t row);
@@ -411,6 +423,8 @@ void region_release_drained(struct engine *e);
 void region_recount(struct engine *e);
 /* A donor for one more copy of a segment, and a slot there; 0: none. (holder word) */
 uint64_t region_place(struct engine *e, uint32_t row, const uint64_t *also, unsigned n_also);
+/* True when region_place() would find one. */
+bool region_can_place(const struct engine *e, uint32_t row);
 void region_want(struct engine *e, uint64_t now);
 /* Donors with a free slot for new copies, and how many such slots there are. */
 unsigned donors_with_room(const struct engine *e, uint32_t *free_slots);
@@ -467,8 +481,7 @@ static inline void req_list_push(struct req_list *l, struct engine_req *r, enum 
 	l->tail = &r->next;
 }
 
-static inline void req_list_push_front(
-	struct req_list *l, struct engine_req *r, enum req_kind kind)
+static inline void req_list_push_front(struct req_list *l, struct engine_req *r, enum req_kind kind)
 {
 	r->kind = kind;
 	r->next = l->head;

@@ -8,6 +8,10 @@
 #define SPARSE_PERCENT 50u /* a local segment with less alive is compacted instead of spilled */
 #define CLEAN_MIN_SEGS 8u  /* held on donors before their live share matters */
 #define SETTLE_NS      10000000ull
+#define REPAIR_LOOKS   65536u /* rows looked at with one tick */
+#define REPAIR_VAIN    256u   /* of them short of copies, but not to be helped now */
+#define SPILL_VAIN     256u   /* spills of one tick that had nowhere to go */
+#define SPILL_FAILURES 16u    /* that failed at once */
 
 void move_init(struct engine *e, uint8_t *staging)
 {
@@ -30,6 +34,19 @@ static struct move *move_idle(struct engine *e)
 		if (e->move[i].state == MOVE_IDLE)
 			return &e->move[i];
 	return NULL;
+}
+
+/* Those that will free a local slot. */
+static unsigned moves_freeing(const struct engine *e)
+{
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < e->cfg.moves; i++) {
+		const struct move *m = &e->move[i];
+
+		n += m->state != MOVE_IDLE && m->kind == MOVE_COPY && e->seg[m->row].local;
+	}
+	return n;
 }
 
 static unsigned moves_of(const struct engine *e, enum move_kind kind)
@@ -93,7 +110,8 @@ static void move_end(struct engine *e, struct move *m)
 	if (m->kind == MOVE_COPY) {
 		copy_settle(e, m);
 	} else {
-		e->sv[row].noclean = m->bad_record;
+		/* What a whole pass left behind are pages of dead objects, the reaper's. */
+		e->sv[row].noclean = !m->failed;
 		if (!m->failed && !m->bad_record)
 			stat_add(&e->stats.segments_cleaned, 1);
 	}
@@ -456,59 +474,95 @@ static void clean_start(struct engine *e, uint64_t now)
 	}
 }
 
-/* ---- repair ---- */
-
-static void repair_start(struct engine *e, uint64_t now)
-{
-	uint32_t looked = 0;
-
-	while (e->short_rows > 0 && now >= e->repair_at_ns && looked < e->cfg.max_segments) {
-		uint32_t row = e->repair_cursor;
-
-		if (++e->repair_cursor == e->cfg.max_segments)
-			e->repair_cursor = 0;
-		looked++;
-		if (!e->sv[row].short_of || e->sv[row].moving || !e->seg[row].sealed)
-			continue;
-		if (!move_start(e, MOVE_COPY, row))
-			return;
-	}
-	if (e->short_rows > 0 && now >= e->repair_at_ns)
-		e->repair_at_ns = now + SETTLE_NS;
-}
-
-/* ---- spill ---- */
-
-/* The coldest local segment that is nowhere else, by a clock over the slots. */
-static uint32_t spill_victim(struct engine *e)
-{
-	for (uint32_t n = 0; n < 2 * e->cfg.local_segments; n++) {
-		uint32_t row = e->slot_row[e->clock_spill];
-
-		if (++e->clock_spill == e->cfg.local_segments)
-			e->clock_spill = 0;
-		if (row == NONE || e->sv[row].kind != SEG_DIRTY || e->sv[row].moving)
-			continue;
-		if (!e->sv[row].recent)
-			return row;
-		e->sv[row].recent = false;
-	}
-	return NONE;
-}
+/* ---- repair and spill ---- */
 
 static unsigned spill_wanted(const struct engine *e)
 {
 	uint32_t target = (uint32_t)((uint64_t)e->cfg.local_segments * e->cfg.spill_percent / 100);
-	uint32_t ready = e->free_slots + e->kinds[SEG_CLEAN] + e->kinds[SEG_EPHEMERAL] +
-			 moves_of(e, MOVE_COPY);
+	uint32_t ready =
+		e->free_slots + e->kinds[SEG_CLEAN] + e->kinds[SEG_EPHEMERAL] + moves_freeing(e);
 
 	if (target <= RESERVE_SLOTS)
 		target = RESERVE_SLOTS + 1;
 	return ready < target ? target - ready : 0;
 }
 
+static bool disk_has_room(const struct engine *e)
+{
+	return e->disk_used < e->cfg.disk_segments;
+}
+
+/* True when a copy of a segment that is short of them could change anything now: what cannot be
+ * read or has nowhere to go must not be tried, least of all be loaded to find that out. */
+static bool repair_may_help(struct engine *e, uint32_t row)
+{
+	const struct seg_row *s = &e->seg[row];
+	bool on_disk = s->holder[DISK_HOLDER] & HOLDER_VALID, readable = s->local, doomed = false;
+	unsigned good = seg_good_copies(e, row);
+
+	for (unsigned i = 0; i < HOLDERS; i++) {
+		readable |= holder_reachable(e, s->holder[i], i);
+		doomed |= i != DISK_HOLDER && (s->holder[i] & HOLDER_VALID) &&
+			  e->rv[holder_region(s->holder[i])].revoking;
+	}
+	if (!readable)
+		return false;
+	if (good < s->copies && region_can_place(e, row))
+		return true;
+	e->unplaced |= good < s->copies;
+	if (seg_safe(e, row)) /* copies that are not needed any more can go */
+		return doomed || good >= s->copies;
+	if (s->disk != ENGINE_DISK_NEVER && disk_has_room(e))
+		return true;
+	/* Back into the local tier. */
+	return !s->local && good == 0 && !on_disk &&
+	       (e->free_slots > RESERVE_SLOTS || e->clean.head != NONE ||
+		       e->kinds[SEG_EPHEMERAL] > 0);
+}
+
+/* A long repair leaves half of the moves to puts that need room, and one to those that may soon. */
+static bool repair_may_start(const struct engine *e)
+{
+	unsigned spare = 1, freeing = moves_freeing(e);
+
+	if (e->spill.head != NONE && spill_wanted(e) > 0)
+		spare = (e->cfg.moves + 1) / 2;
+	spare = spare > freeing ? spare - freeing : 0;
+	return e->moves_active + spare < e->cfg.moves;
+}
+
+static void repair_start(struct engine *e, uint64_t now)
+{
+	uint32_t vain = 0, left = e->cfg.max_segments;
+
+	if (left > REPAIR_LOOKS)
+		left = REPAIR_LOOKS;
+	if (now < e->repair_at_ns || !repair_may_start(e))
+		return;
+	for (; e->short_rows > 0 && left > 0 && vain < REPAIR_VAIN; left--) {
+		uint32_t row = e->repair_cursor;
+
+		if (++e->repair_cursor == e->cfg.max_segments)
+			e->repair_cursor = 0;
+		if (!e->sv[row].short_of || e->sv[row].moving || !e->seg[row].sealed)
+			continue;
+		if (!repair_may_help(e, row)) {
+			vain++;
+			continue;
+		}
+		if (!move_start(e, MOVE_COPY, row) || now < e->repair_at_ns || !repair_may_start(e))
+			return;
+	}
+	if (e->short_rows > 0)
+		e->repair_at_ns = now + SETTLE_NS;
+}
+
+/* What the cleaner wrote is compacted again only once half of it is dead: a segment that was sealed
+ * early would go round for ever. */
 static bool spill_sparse(const struct engine *e, uint32_t row)
 {
+	if (e->seg[row].cold && e->sv[row].live > e->seg[row].used / 2)
+		return false;
 	return e->free_slots > 0 && !e->sv[row].noclean &&
 	       e->sv[row].live < e->cfg.segment_bytes * SPARSE_PERCENT / 100 &&
 	       moves_of(e, MOVE_CLEAN) < (e->cfg.moves + 1) / 2;
@@ -519,12 +573,23 @@ static bool spill_has_target(const struct engine *e)
 	for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
 		if (e->donor[d].up && !e->donor[d].suspect && e->donor[d].free_slots > 0)
 			return true;
-	return e->disk_used < e->cfg.disk_segments;
+	return disk_has_room(e);
+}
+
+/* False: nowhere to go for another copy now. */
+static bool spill_may_help(struct engine *e, uint32_t row)
+{
+	const struct seg_row *s = &e->seg[row];
+
+	if (seg_good_copies(e, row) >= s->copies || region_can_place(e, row))
+		return true;
+	e->unplaced = true;
+	return s->disk != ENGINE_DISK_NEVER && disk_has_room(e);
 }
 
 static void spill_start(struct engine *e, uint64_t now)
 {
-	unsigned wanted = spill_wanted(e);
+	unsigned wanted = spill_wanted(e), vain = 0;
 
 	if (wanted == 0 || now < e->spill_at_ns || e->moves_active == e->cfg.moves)
 		return;
@@ -533,14 +598,21 @@ static void spill_start(struct engine *e, uint64_t now)
 		return;
 	bool target = spill_has_target(e);
 
-	for (; wanted > 0; wanted--) {
-		uint32_t row = spill_victim(e);
+	for (; wanted > 0 && vain < SPILL_VAIN; wanted--) {
+		uint32_t row = seg_queue_victim(e, &e->spill), active = e->moves_active;
 		bool sparse = row != NONE && spill_sparse(e, row);
 
 		if (row == NONE || !(sparse || target))
 			break;
+		if (!sparse && !spill_may_help(e, row)) {
+			seg_queue_last(e, row);
+			vain++;
+			continue;
+		}
 		if (!move_start(e, sparse ? MOVE_CLEAN : MOVE_COPY, row))
 			return;
+		if (e->moves_active == active)
+			vain += SPILL_VAIN / SPILL_FAILURES;
 	}
 	if (wanted > 0)
 		e->spill_at_ns = now + SETTLE_NS;
@@ -551,12 +623,12 @@ static bool spill_can_finish(const struct engine *e, unsigned copies)
 {
 	uint32_t free_slots;
 
-	return donors_with_room(e, &free_slots) >= copies || e->disk_used < e->cfg.disk_segments;
+	return donors_with_room(e, &free_slots) >= copies || disk_has_room(e);
 }
 
 bool move_may_free(struct engine *e, uint64_t now, unsigned copies)
 {
-	if (moves_of(e, MOVE_COPY) > 0 || e->free_slots > RESERVE_SLOTS)
+	if (moves_freeing(e) > 0 || e->free_slots > RESERVE_SLOTS)
 		return true;
 	if (e->want_since_ns && now < e->want_since_ns + e->cfg.put_wait_ns)
 		return true;

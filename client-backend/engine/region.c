@@ -406,6 +406,17 @@ static uint32_t place_region(const struct engine *e, uint32_t donor)
 	return best;
 }
 
+bool region_can_place(const struct engine *e, uint32_t row)
+{
+	struct place used;
+
+	place_used(e, row, NULL, 0, &used);
+	for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
+		if (place_allows(e, &used, d, true))
+			return true;
+	return false;
+}
+
 uint64_t region_place(struct engine *e, uint32_t row, const uint64_t *also, unsigned n_also)
 {
 	struct place used;

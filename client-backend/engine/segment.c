@@ -36,8 +36,8 @@ static void list_remove(struct seg_vol *sv, struct list *l, uint32_t row, size_t
 #undef LINK
 }
 
-#define BY_LIVE	   offsetof(struct seg_vol, by_live)
-#define BY_ACCOUNT offsetof(struct seg_vol, by_account)
+#define BY_LIVE	 offsetof(struct seg_vol, by_live)
+#define BY_QUEUE offsetof(struct seg_vol, by_queue)
 
 /* ---- local slots ---- */
 
@@ -158,23 +158,71 @@ void seg_kind_set(struct engine *e, uint32_t row, enum seg_kind kind)
 	e->sv[row].kind = (uint8_t)kind;
 }
 
+static struct list *seg_queue_list(struct engine *e, uint32_t row, enum seg_queue queue)
+{
+	switch (queue) {
+	case QUEUE_EPHEMERAL:
+		return &e->account[e->seg[row].account].ephemeral;
+	case QUEUE_CLEAN:
+		return &e->clean;
+	case QUEUE_SPILL:
+		return &e->spill;
+	case QUEUE_NONE:
+		break;
+	}
+	return NULL;
+}
+
+static enum seg_queue wanted_queue(const struct engine *e, uint32_t row)
+{
+	const struct seg_vol *v = &e->sv[row];
+
+	switch ((enum seg_kind)v->kind) {
+	case SEG_EPHEMERAL:
+		return QUEUE_EPHEMERAL;
+	case SEG_CLEAN:
+		return v->moving ? QUEUE_NONE : QUEUE_CLEAN;
+	case SEG_DIRTY:
+		return v->moving || v->short_of ? QUEUE_NONE : QUEUE_SPILL;
+	default:
+		return QUEUE_NONE;
+	}
+}
+
+static void seg_requeue(struct engine *e, uint32_t row)
+{
+	struct seg_vol *v = &e->sv[row];
+	enum seg_queue queue = wanted_queue(e, row), was = (enum seg_queue)v->queue;
+
+	if (queue == was)
+		return;
+	if (was != QUEUE_NONE)
+		list_remove(e->sv, seg_queue_list(e, row, was), row, BY_QUEUE);
+	v->queue = (uint8_t)queue;
+	if (queue != QUEUE_NONE)
+		list_push(e->sv, seg_queue_list(e, row, queue), row, BY_QUEUE);
+}
+
+void seg_queue_last(struct engine *e, uint32_t row)
+{
+	struct list *queue = seg_queue_list(e, row, (enum seg_queue)e->sv[row].queue);
+
+	list_remove(e->sv, queue, row, BY_QUEUE);
+	list_push(e->sv, queue, row, BY_QUEUE);
+}
+
 void seg_classify(struct engine *e, uint32_t row)
 {
 	struct seg_vol *v = &e->sv[row];
 	enum seg_kind kind = seg_kind_of(e, row), was = (enum seg_kind)v->kind;
 
 	if (kind != was) {
-		struct list *eph = &e->account[e->seg[row].account].ephemeral;
-
 		seg_kind_set(e, row, kind);
-		if (was == SEG_EPHEMERAL)
-			list_remove(e->sv, eph, row, BY_ACCOUNT);
-		if (kind == SEG_EPHEMERAL)
-			list_push(e->sv, eph, row, BY_ACCOUNT);
 		if (kind == SEG_LOST && e->seg[row].persistent)
 			stat_add(&e->stats.segments_lost, 1);
 		stat_set(&e->stats.local_slots_clean, e->kinds[SEG_CLEAN]);
 	}
+	seg_requeue(e, row);
 	seg_rebucket(e, row);
 }
 
@@ -316,6 +364,7 @@ void seg_short_set(struct engine *e, uint32_t row, bool is_short)
 	v->short_of = is_short;
 	e->short_rows += is_short ? 1 : -1u;
 	stat_set(&e->stats.segments_underreplicated, e->short_rows);
+	seg_requeue(e, row);
 }
 
 void seg_pin(struct engine *e, uint32_t row)
@@ -338,19 +387,13 @@ void seg_free_if_dead(struct engine *e, uint32_t row)
 	if (!r->seq || !r->sealed || v->live > 0 || v->pins > 0)
 		return;
 	seg_short_set(e, row, false);
-	if (v->kind == SEG_EPHEMERAL)
-		list_remove(e->sv, &e->account[r->account].ephemeral, row, BY_ACCOUNT);
-	if (v->bucket < CLEAN_BUCKETS)
-		list_remove(e->sv, &e->by_live[v->bucket], row, BY_LIVE);
-	seg_kind_set(e, row, SEG_FREE);
 	__atomic_store_n(&r->seq, 0, __ATOMIC_RELEASE);
-	v->bucket = CLEAN_BUCKETS;
+	seg_classify(e, row);
 	for (unsigned i = 0; i < HOLDERS; i++)
 		if (r->holder[i] & HOLDER_VALID)
 			seg_holder_clear(e, row, i);
 	if (r->local)
 		seg_local_drop(e, row);
-	stat_set(&e->stats.local_slots_clean, e->kinds[SEG_CLEAN]);
 	e->free_row[e->free_rows++] = row;
 	stat_sub(&e->stats.segments, 1);
 	stat_add(&e->stats.segments_freed, 1);
@@ -397,22 +440,20 @@ static struct account_vol *account_furthest_over(struct engine *e)
 	return worst;
 }
 
-/* Oldest first, but one that was read lately gets a second chance. */
-static uint32_t ephemeral_victim(struct engine *e, struct account_vol *a)
+uint32_t seg_queue_victim(struct engine *e, struct list *queue)
 {
-	uint32_t row = a->ephemeral.head, first = NONE;
+	uint32_t row = queue->head, first = NONE;
 
 	for (unsigned tries = 0; row != NONE && tries < 64; tries++) {
-		uint32_t next = e->sv[row].by_account.next;
+		uint32_t next = e->sv[row].by_queue.next;
 
-		if (e->sv[row].pins == 0) {
+		if (e->sv[row].queue != QUEUE_EPHEMERAL || e->sv[row].pins == 0) {
 			if (!e->sv[row].recent)
 				return row;
 			if (first == NONE)
 				first = row;
 			e->sv[row].recent = false;
-			list_remove(e->sv, &a->ephemeral, row, BY_ACCOUNT);
-			list_push(e->sv, &a->ephemeral, row, BY_ACCOUNT);
+			seg_queue_last(e, row);
 		}
 		row = next;
 	}
@@ -422,7 +463,7 @@ static uint32_t ephemeral_victim(struct engine *e, struct account_vol *a)
 static bool evict_ephemeral(struct engine *e)
 {
 	struct account_vol *a = account_furthest_over(e);
-	uint32_t row = a ? ephemeral_victim(e, a) : NONE;
+	uint32_t row = a ? seg_queue_victim(e, &a->ephemeral) : NONE;
 
 	if (row == NONE)
 		return false;
@@ -438,29 +479,21 @@ static bool evict_ephemeral(struct engine *e)
 
 static bool evict_clean(struct engine *e)
 {
-	if (e->kinds[SEG_CLEAN] == 0)
-		return false;
-	for (uint32_t n = 0; n < 2 * e->cfg.local_segments; n++) {
-		uint32_t row = e->slot_row[e->clock_evict];
+	uint32_t row = seg_queue_victim(e, &e->clean);
 
-		if (++e->clock_evict == e->cfg.local_segments)
-			e->clock_evict = 0;
-		if (row == NONE || e->sv[row].kind != SEG_CLEAN || e->sv[row].moving)
-			continue;
-		if (e->sv[row].recent) {
-			e->sv[row].recent = false;
-			continue;
-		}
-		stat_add(&e->stats.segments_evicted_clean, 1);
-		seg_local_drop(e, row);
-		return true;
-	}
-	return false;
+	if (row == NONE)
+		return false;
+	stat_add(&e->stats.segments_evicted_clean, 1);
+	seg_local_drop(e, row);
+	return true;
 }
 
 bool local_make_room(struct engine *e)
 {
+	uint32_t before = e->free_slots;
+
 	if (evict_ephemeral(e) || evict_clean(e))
 		return true;
-	return log_seal_coldest(e, true) && evict_ephemeral(e);
+	/* Sealing one that nothing names any more frees it already. */
+	return log_seal_coldest(e, true) && (e->free_slots > before || evict_ephemeral(e));
 }

@@ -28,6 +28,9 @@ static int start(struct world *w, struct engine_io *io, bool write)
 {
 	if (w->queued == sizeof(w->queue) / sizeof(w->queue[0]))
 		return -EAGAIN;
+	w->asked[write]++;
+	if (io->region && w->mood[io->region->donor] == DONOR_UNREACHABLE)
+		return -ENOTCONN;
 	w->write[w->queued] = write;
 	w->queue[w->queued++] = io;
 	return 0;
@@ -196,7 +199,8 @@ static void transfers_end(struct world *w)
 	memcpy(write, w->write, n * sizeof(write[0]));
 	w->queued = 0;
 	for (unsigned i = 0; i < n; i++) {
-		if (queue[i]->region && w->mood[queue[i]->region->donor] == DONOR_SILENT) {
+		if ((w->per_step && i - kept >= w->per_step) ||
+			(queue[i]->region && w->mood[queue[i]->region->donor] == DONOR_SILENT)) {
 			queue[kept] = queue[i];
 			write[kept++] = write[i];
 		} else {

@@ -12,7 +12,7 @@
 #define WORLD_REGIONS 32u
 #define WORLD_SEGMENT 65536u
 
-enum donor_mood { DONOR_FINE, DONOR_REFUSES, DONOR_SILENT, DONOR_FLIPS_BITS };
+enum donor_mood { DONOR_FINE, DONOR_REFUSES, DONOR_SILENT, DONOR_FLIPS_BITS, DONOR_UNREACHABLE };
 
 struct world {
 	struct engine *e;
@@ -26,8 +26,10 @@ struct world {
 	struct engine_io *queue[1024];
 	bool write[1024];
 	unsigned queued;
+	uint64_t asked[2]; /* transfers that the engine asked for: reads, writes */
 	unsigned wanted, released, bad_data;
 	unsigned regions;
+	unsigned per_step; /* transfers that end in a step, oldest first; 0: all */
 	bool give_regions; /* grant what the engine asks for */
 };
 
