@@ -150,7 +150,9 @@ struct seg_vol {
 struct region_vol {
 	uint64_t *bitmap; /* slots in use; one bit each */
 	uint32_t slots, used;
-	uint32_t generation; /* tells a row's later use from an earlier one */
+	uint32_t generation;	    /* tells a row's later use from an earlier one */
+	uint32_t copies, copy_head; /* complete copies there: engine.copy_link */
+	uint64_t live_bytes;	    /* of the segments they are of */
 	bool revoking;
 };
 
@@ -276,6 +278,7 @@ struct engine {
 	struct seg_vol *sv;
 	uint32_t *free_row;
 	uint32_t free_rows;
+	struct link *copy_link; /* of a region's copies, by row * ENGINE_MAX_COPIES + which */
 	uint32_t *free_slot;
 	uint32_t free_slots;
 	uint32_t *slot_row;	  /* who uses a local slot; NONE: free */
@@ -382,6 +385,8 @@ void seg_live_sub(struct engine *e, uint32_t row, uint32_t bytes);
 void seg_holder_set(struct engine *e, uint32_t row, unsigned which, uint64_t holder);
 void seg_holder_replace(struct engine *e, uint32_t row, unsigned which, uint64_t holder);
 void seg_holder_clear(struct engine *e, uint32_t row, unsigned which);
+/* Enters a copy that the row names already into its region's books. */
+void seg_copy_link(struct engine *e, uint32_t row, unsigned which);
 void seg_local_set(struct engine *e, uint32_t row, uint32_t slot);
 void seg_local_drop(struct engine *e, uint32_t row);
 void seg_short_set(struct engine *e, uint32_t row, bool is_short);

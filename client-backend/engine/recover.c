@@ -60,6 +60,7 @@ static int recover_holder(struct engine *e, uint32_t row, unsigned which, char *
 		stat_set(&e->stats.disk_slots_used, ++e->disk_used);
 	} else {
 		region_slot_mark(e, region, slot);
+		seg_copy_link(e, row, which);
 		e->away_held_bytes += e->cfg.segment_bytes;
 	}
 	return 0;

@@ -84,7 +84,9 @@ static void region_derive(struct engine *e, uint32_t region)
 	struct region_vol *v = &e->rv[region];
 
 	v->slots = (uint32_t)(d->len_bytes / e->cfg.segment_bytes);
-	v->used = 0;
+	v->used = v->copies = 0;
+	v->copy_head = NONE;
+	v->live_bytes = 0;
 	v->revoking = false;
 	v->generation++;
 	e->donor[d->donor].free_slots += v->slots;
@@ -186,17 +188,16 @@ void engine_region_bind(struct engine *e, unsigned region, unsigned donor, uint3
 	e->donor[donor].domain = domain;
 }
 
-/* Calls for every valid copy in the region. */
+/* Calls for every valid copy in the region; fn may forget that copy. */
 static void region_each_copy(struct engine *e, uint32_t region,
 	void (*fn)(struct engine *e, uint32_t row, unsigned which))
 {
-	for (uint32_t row = 0; row < e->cfg.max_segments; row++)
-		for (unsigned i = 0; i < DISK_HOLDER && e->seg[row].seq; i++) {
-			uint64_t h = e->seg[row].holder[i];
+	uint32_t next;
 
-			if ((h & HOLDER_VALID) && holder_region(h) == region)
-				fn(e, row, i);
-		}
+	for (uint32_t at = e->rv[region].copy_head; at != NONE; at = next) {
+		next = e->copy_link[at].next;
+		fn(e, at / ENGINE_MAX_COPIES, at % ENGINE_MAX_COPIES);
+	}
 }
 
 /* With a local copy nothing needs to be moved away; the segment is spilled again when it is time.
@@ -326,14 +327,10 @@ void engine_donor_usage(
 	const struct engine *e, unsigned donor, uint64_t *segments, uint64_t *live_bytes)
 {
 	*segments = *live_bytes = 0;
-	for (uint32_t row = 0; row < e->cfg.max_segments; row++)
-		for (unsigned i = 0; i < DISK_HOLDER && e->seg[row].seq; i++) {
-			uint64_t h = e->seg[row].holder[i];
-
-			if ((h & HOLDER_VALID) && e->region[holder_region(h)].desc.donor == donor) {
-				++*segments;
-				*live_bytes += e->sv[row].live;
-			}
+	for (uint32_t r = 0; r < e->cfg.max_regions; r++)
+		if (e->region[r].used && e->region[r].desc.donor == donor) {
+			*segments += e->rv[r].copies;
+			*live_bytes += e->rv[r].live_bytes;
 		}
 }
 
