@@ -266,6 +266,24 @@ static void an_idle_store_does_not_move_its_pages_around(void **state)
 	assert_int_equal(STAT(bytes_relocated), before);
 }
 
+/* More kinds of segments than the local tier has slots, each with a few pages: all sparse for good.
+ */
+static void a_sparse_store_comes_to_rest(void **state)
+{
+	uint64_t before;
+
+	(void)state;
+	w = world_new_with(tiny_tier);
+	for (unsigned p = 1; p <= 12; p++) {
+		world_pool(w, p, PERSISTENT, p % 4, (uint8_t)(1 + p / 5), 0);
+		put_many(p, 6, p * 100);
+	}
+	world_run(w, 2000);
+	before = STAT(bytes_relocated) + STAT(segments_spilled);
+	world_run(w, 2000);
+	assert_int_equal(STAT(bytes_relocated) + STAT(segments_spilled), before);
+}
+
 static void large_index(struct engine_config *cfg)
 {
 	cfg->max_pages = 4u << 20;
@@ -334,6 +352,7 @@ int main(void)
 			an_idle_store_does_not_move_its_pages_around, NULL, teardown, &no),
 		cmocka_unit_test_prestate_setup_teardown(
 			an_idle_store_does_not_move_its_pages_around, NULL, teardown, &yes),
+		TEST(a_sparse_store_comes_to_rest),
 		TEST(the_cleaner_does_not_repeat_itself_while_the_reaper_works),
 		TEST(a_dead_open_segment_makes_room),
 	};
