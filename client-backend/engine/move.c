@@ -464,6 +464,7 @@ static bool clean_due(const struct engine *e)
 static void clean_start(struct engine *e, uint64_t now)
 {
 	while (clean_due(e) && now >= e->clean_at_ns && e->free_slots > 0 &&
+		e->moves_active < e->cfg.moves &&
 		moves_of(e, MOVE_CLEAN) < (e->cfg.moves + 1) / 2) {
 		uint32_t row = clean_victim(e);
 
@@ -472,6 +473,13 @@ static void clean_start(struct engine *e, uint64_t now)
 			return;
 		}
 	}
+}
+
+/* Spilling leaves one move to a cleaner that has work, or else a steady stream of puts would keep
+ * it out. */
+static bool spill_may_start(const struct engine *e)
+{
+	return e->moves_active + (clean_due(e) && moves_of(e, MOVE_CLEAN) == 0) < e->cfg.moves;
 }
 
 /* ---- repair and spill ---- */
@@ -591,7 +599,7 @@ static void spill_start(struct engine *e, uint64_t now)
 {
 	unsigned wanted = spill_wanted(e), vain = 0;
 
-	if (wanted == 0 || now < e->spill_at_ns || e->moves_active == e->cfg.moves)
+	if (wanted == 0 || now < e->spill_at_ns || !spill_may_start(e))
 		return;
 	/* Segments that only idle streams still hold open are no use to anybody. */
 	if (e->kinds[SEG_DIRTY] == 0 && !log_seal_coldest(e, false))
@@ -609,7 +617,7 @@ static void spill_start(struct engine *e, uint64_t now)
 			vain++;
 			continue;
 		}
-		if (!move_start(e, sparse ? MOVE_CLEAN : MOVE_COPY, row))
+		if (!spill_may_start(e) || !move_start(e, sparse ? MOVE_CLEAN : MOVE_COPY, row))
 			return;
 		if (e->moves_active == active)
 			vain += SPILL_VAIN / SPILL_FAILURES;

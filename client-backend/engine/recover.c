@@ -31,8 +31,7 @@ static int recover_regions(struct engine *e, char *err, size_t n)
 
 		if (!e->region[r].used)
 			continue;
-		if (d->donor >= ENGINE_MAX_DONORS ||
-			d->len_bytes / e->cfg.segment_bytes > ENGINE_REGION_MAX_SLOTS)
+		if (d->donor >= ENGINE_MAX_DONORS || d->len_bytes < e->cfg.segment_bytes)
 			return damaged(err, n, "region out of range", r);
 	}
 	region_recount(e);

@@ -83,7 +83,10 @@ static void region_derive(struct engine *e, uint32_t region)
 	const struct engine_region_desc *d = &e->region[region].desc;
 	struct region_vol *v = &e->rv[region];
 
-	v->slots = (uint32_t)(d->len_bytes / e->cfg.segment_bytes);
+	uint64_t slots = d->len_bytes / e->cfg.segment_bytes;
+
+	/* Bitmaps have room for so many; the rest of a longer lease is not used. */
+	v->slots = slots < ENGINE_REGION_MAX_SLOTS ? (uint32_t)slots : ENGINE_REGION_MAX_SLOTS;
 	v->used = v->copies = 0;
 	v->copy_head = NONE;
 	v->live_bytes = 0;
@@ -103,11 +106,9 @@ void region_recount(struct engine *e)
 			region_derive(e, r);
 }
 
-/* Bitmaps are laid out for the longest region; a longer lease is used as far as that goes. */
 static bool region_desc_valid(const struct engine *e, const struct engine_region_desc *d)
 {
 	return d->donor < ENGINE_MAX_DONORS && d->len_bytes >= e->cfg.segment_bytes &&
-	       d->len_bytes / e->cfg.segment_bytes <= ENGINE_REGION_MAX_SLOTS &&
 	       memchr(d->donor_name, 0, sizeof(d->donor_name));
 }
 

@@ -285,6 +285,24 @@ static void flipped_bits_are_never_delivered(void **state)
 	assert_true(w->bad_data > 0);
 }
 
+static void a_region_longer_than_can_be_used_is_used_in_part(void **state)
+{
+	struct engine_region_desc r = {.region_id = 31,
+		.epoch = 1,
+		.len_bytes = (ENGINE_REGION_MAX_SLOTS + 10ull) * WORLD_SEGMENT,
+		.donor_name = "big"};
+	int at;
+
+	(void)state;
+	at = engine_region_add(w->e, &r);
+	assert_true(at >= 0);
+	assert_int_equal(STAT(remote_slots), ENGINE_REGION_MAX_SLOTS);
+	world_crash(w);
+	assert_int_equal(STAT(remote_slots), ENGINE_REGION_MAX_SLOTS);
+	engine_region_lost(w->e, (unsigned)at);
+	assert_int_equal(STAT(remote_slots), 0);
+}
+
 static void a_silent_donor_costs_the_hedge_time(void **state)
 {
 	uint64_t start;
@@ -565,6 +583,7 @@ int main(void)
 		TEST(a_lost_donor_at_two_copies_loses_nothing_and_is_repaired),
 		TEST(a_lost_donor_at_one_copy_gives_eio_and_nothing_wrong),
 		TEST(flipped_bits_are_never_delivered),
+		TEST(a_region_longer_than_can_be_used_is_used_in_part),
 		TEST(a_silent_donor_costs_the_hedge_time),
 		TEST(a_silent_donor_does_not_take_every_read),
 		TEST(a_silent_donor_alone_ends_in_a_timeout),
