@@ -234,6 +234,7 @@ struct move {
 	unsigned pending;
 	uint32_t cursor; /* bytes relocated so far */
 	uint8_t tried;
+	uint8_t damaged; /* reads of the only copy that were not intact */
 	bool failed;
 	bool bad_record;
 	bool stalled; /* the cleaner found no slot to write to */
@@ -416,6 +417,8 @@ void seg_drop_entries(struct engine *e, uint32_t row);
 struct record_header *log_reserve(
 	struct engine *e, const struct stream *want, uint32_t *row, uint32_t *off);
 void log_commit(struct engine *e, uint32_t row, uint32_t bytes);
+/* The open segment of a stream; NONE. */
+uint32_t log_open_row(const struct engine *e, const struct stream *want);
 void log_seal_all(struct engine *e);
 bool log_seal_coldest(struct engine *e, bool ephemeral_only);
 struct stream stream_for_pool(const struct engine_pool_desc *d);

@@ -284,6 +284,32 @@ static void a_sparse_store_comes_to_rest(void **state)
 	assert_int_equal(STAT(bytes_relocated) + STAT(segments_spilled), before);
 }
 
+/* Many streams, so that each segment is sealed early: what lives must still come together. */
+static void sparse_segments_of_many_streams_are_merged(void **state)
+{
+	(void)state;
+	w = world_new_with(tiny_tier);
+	for (unsigned round = 0; round < 15; round++, world_run(w, 100))
+		for (unsigned p = 1; p <= 12; p++) {
+			if (round == 0)
+				world_pool(w, p, PERSISTENT, p % 4, (uint8_t)(1 + p / 5), 0);
+			for (uint32_t i = 0; i < 4; i++)
+				assert_int_equal(world_put(w, p, round * 4 + i, p + round), 0);
+			for (uint32_t i = 0; i < 3; i++) {
+				struct engine_key k = {
+					.oid = {1, 2, 3}, .pool = p, .index = round * 4 + i};
+
+				assert_int_equal(engine_flush_page(w->e, &k), 0);
+			}
+		}
+	world_run(w, 20000);
+	/* 12 pools of 15 pages: a segment or two each, not fifteen. */
+	assert_true(STAT(segments) <= 36);
+	for (unsigned round = 0; round < 15; round++)
+		for (unsigned p = 1; p <= 12; p++)
+			assert_int_equal(world_get(w, p, round * 4 + 3, p + round), 0);
+}
+
 static void large_index(struct engine_config *cfg)
 {
 	cfg->max_pages = 4u << 20;
@@ -353,6 +379,7 @@ int main(void)
 		cmocka_unit_test_prestate_setup_teardown(
 			an_idle_store_does_not_move_its_pages_around, NULL, teardown, &yes),
 		TEST(a_sparse_store_comes_to_rest),
+		TEST(sparse_segments_of_many_streams_are_merged),
 		TEST(the_cleaner_does_not_repeat_itself_while_the_reaper_works),
 		TEST(a_dead_open_segment_makes_room),
 	};
