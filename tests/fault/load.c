@@ -18,8 +18,8 @@
 
 #define BATCH	     16u
 #define OBJECT_PAGES 64u /* pages of one object */
-#define HOT_PART     4u
-#define COLD_ONE_IN  16u
+#define HOT_PART     8u
+#define COLD_ONE_IN  200u
 #define PAUSE_US     2000u
 #define CANDIDATES   4u
 #define RECONNECT_MS 60000u
@@ -41,7 +41,7 @@ struct worker {
 	struct key_state *key;
 	stat_t puts, gets, flushes, refused, lost, broken, late, longest_break_ms;
 	unsigned window;
-	struct hist get_ns;
+	struct hist get_ns, put_ns;
 };
 
 struct load {
@@ -137,7 +137,7 @@ static void broke(struct worker *w, uint64_t begin_ns)
 	if (!w->load->cfg.may_break)
 		fail("thread %u: the backend is gone", w->number);
 	stat_add(&w->broken, 1);
-	if (told) {
+	if (told && now > told) {
 		uint64_t ms = (now - (begin_ns > told ? begin_ns : told)) / 1000000;
 
 		if (ms > stat_get(&w->longest_break_ms))
@@ -212,6 +212,7 @@ static void hist_window(struct worker *w)
 
 	if (w->window != window) {
 		memset(&w->get_ns, 0, sizeof(w->get_ns));
+		memset(&w->put_ns, 0, sizeof(w->put_ns));
 		w->window = window;
 	}
 }
@@ -304,6 +305,8 @@ static bool do_put(struct worker *w, unsigned first, unsigned count)
 		put_done(w, first + i, c.status[i], c.version[i]);
 	}
 	stat_add(&w->puts, count);
+	hist_window(w);
+	hist_record(&w->put_ns, now_ns() - begin);
 	if (broken) {
 		broke(w, begin);
 		reconnect(w);
@@ -390,6 +393,9 @@ static void step(struct worker *w)
 	unsigned keys = w->load->cfg.keys;
 	unsigned count = rng_below(&w->rng, 2) ? 1 : 1 + (unsigned)rng_below(&w->rng, BATCH);
 	unsigned what = (unsigned)rng_below(&w->rng, 1000);
+
+	if (w->number + w->load->cfg.readers >= w->load->cfg.threads)
+		what = 0;
 
 	/* Most pages are read only, so that they stay where they were put. */
 	if (what >= 550 && rng_below(&w->rng, COLD_ONE_IN))
@@ -545,6 +551,7 @@ void load_counts(struct load *l, struct load_counts *out)
 		if (stat_get(&w->longest_break_ms) > out->longest_break_ms)
 			out->longest_break_ms = stat_get(&w->longest_break_ms);
 		hist_merge(&out->get_ns, &w->get_ns);
+		hist_merge(&out->put_ns, &w->put_ns);
 	}
 }
 

@@ -13,7 +13,8 @@ struct load_config {
 	const char *pool; /* NULL: unnamed */
 	unsigned copies;  /* 0: the backend's setting */
 	unsigned threads;
-	unsigned keys; /* of each thread */
+	unsigned readers; /* of them, the last ones: these only get */
+	unsigned keys;	  /* of each thread */
 	uint64_t seed;
 	bool may_lose;	 /* -EIO is a result, and stays until the key is put again */
 	bool may_refuse; /* -ENOSPC is a result */
@@ -24,8 +25,8 @@ struct load_config {
 struct load_counts {
 	uint64_t puts, gets, flushes;
 	uint64_t refused, lost, broken, late, unsure;
-	uint64_t longest_break_ms; /* from the kill that was told to -ESHUTDOWN */
-	struct hist get_ns;	   /* of one call; since the last load_window() */
+	uint64_t longest_break_ms;  /* from the kill that was told to -ESHUTDOWN */
+	struct hist get_ns, put_ns; /* of one call; since the last load_window() */
 };
 
 struct load_tally {
@@ -41,9 +42,9 @@ void load_fill(struct load *l);
 /* Starts the threads; they work until load_stop(). */
 void load_start(struct load *l);
 void load_stop(struct load *l);
-/* The figures of get_ns begin anew. */
+/* The figures of get_ns and put_ns begin anew. */
 void load_window(struct load *l);
-/* The backend is about to be killed: what ends with -ESHUTDOWN from now on is timed. */
+/* The backend was killed just now: what ends with -ESHUTDOWN from now on is timed. */
 void load_kill_told(struct load *l);
 /* Reads every key and compares. The threads must be stopped. */
 struct load_tally load_verify(struct load *l);

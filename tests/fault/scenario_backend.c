@@ -44,8 +44,8 @@ void scenario_backend_killed(struct rng *r)
 		scenario_load(&s, (struct load_config){.may_refuse = true, .may_break = true}, r);
 	for (unsigned i = 0; i < KILLS; i++) {
 		scenario_run(r, 20, 800);
-		load_kill_told(l);
 		site_backend_kill(&s);
+		load_kill_told(l);
 		pause_ms((unsigned)rng_below(r, 300));
 		uint64_t begin = now_ms();
 		site_backend_start(&s);
@@ -155,7 +155,7 @@ void scenario_backend_silent(struct rng *r)
 	pause_ms((unsigned)rng_below(r, 500));
 	process_signal(s.backend, SIGCONT);
 	WAIT_FOR(HARNESS_LIMIT_MS, site_donors_up(&s, 3), "all donors to be up again");
-	WAIT_FOR(HARNESS_LIMIT_MS, site_repaired(&s, SITE_DONORS_MAX), "the copies to be repaired");
+	WAIT_FOR(HARNESS_LIMIT_MS, site_repaired(&s), "the copies to be repaired");
 	scenario_run(r, 100, 500);
 	load_stop(l);
 	t = load_verify(l);

@@ -102,8 +102,8 @@ static void donor_fault(struct site *s, struct rng *r, unsigned victim)
 
 static void backend_fault(struct site *s, struct load *l, struct rng *r)
 {
-	load_kill_told(l);
 	site_backend_kill(s);
+	load_kill_told(l);
 	pause_ms((unsigned)rng_below(r, 300));
 	site_backend_start(s);
 }
@@ -118,6 +118,7 @@ void scenario_mixed(struct rng *r)
 	struct site s;
 
 	cfg.donors = 4;
+	cfg.donor_min_mib = rng_below(r, 2) ? 16 : 0; /* enough for all; or puts are refused */
 	site_start(&s, &cfg);
 	struct load *l =
 		scenario_load(&s, (struct load_config){.may_refuse = true, .may_break = true}, r);

@@ -84,7 +84,7 @@ static void donor_config_write(const struct site *s, unsigned i)
 	fprintf(f, "name: d%u\n", i);
 	fprintf(f, "listen: {port: %u}\n", s->donor[i].port);
 	fprintf(f, "tcp: {port: %u, threads: 1}\n", s->donor[i].tcp_port);
-	fprintf(f, "region: {size: 1MiB}\n");
+	fprintf(f, "region: {size: %uKiB}\n", SITE_REGION_BYTES / 1024);
 	fprintf(f,
 		"memory: {min: %uMiB, max: %uMiB, floor: %uMiB, interval: 50ms, psi_some: 0, "
 		"psi_full: 0, meminfo: %s, psi: %s}\n",
@@ -311,15 +311,19 @@ bool site_donors_up(const struct site *s, unsigned count)
 	return up == count;
 }
 
-bool site_repaired(const struct site *s, unsigned without)
+bool site_repaired(const struct site *s)
 {
-	return (without >= s->cfg.donors || site_donor_row(s, without, "segments") == 0) &&
+	int64_t leased = 0;
+
+	for (unsigned i = 0; i < s->cfg.donors; i++)
+		leased += site_donor_row(s, i, "leased_bytes");
+	/* Each lane has heard what the control thread knows. */
+	return leased == site_lanes(s, "regions") * SITE_REGION_BYTES &&
 	       site_status(s, "segments_underreplicated") == 0;
 }
 
 void site_settle(const struct site *s)
 {
 	WAIT_FOR(HARNESS_LIMIT_MS, site_donors_up(s, s->cfg.donors), "all donors to be up again");
-	WAIT_FOR(HARNESS_LIMIT_MS, site_repaired(s, SITE_DONORS_MAX),
-		"every segment to have its copies");
+	WAIT_FOR(HARNESS_LIMIT_MS, site_repaired(s), "every segment to have its copies");
 }

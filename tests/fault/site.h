@@ -11,7 +11,8 @@
 
 #include "tests/model/rng.h"
 
-#define SITE_DONORS_MAX 4
+#define SITE_DONORS_MAX	  4
+#define SITE_REGION_BYTES (1 << 20)
 
 struct site_config {
 	unsigned donors;
@@ -75,8 +76,8 @@ double site_donor_metric(const struct site *s, unsigned i, const char *sample);
 
 /* All of count donors are up and every lane is connected to them. */
 bool site_donors_up(const struct site *s, unsigned count);
-/* No segment lacks a copy, and none counts on donor i (SITE_DONORS_MAX: on whichever). */
-bool site_repaired(const struct site *s, unsigned without);
+/* No segment lacks a copy, and the lanes know of every region that was lost. */
+bool site_repaired(const struct site *s);
 /* Waits until every donor is up and nothing lacks a copy. */
 void site_settle(const struct site *s);
 
