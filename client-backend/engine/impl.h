@@ -161,7 +161,8 @@ struct donor_vol {
 	uint32_t domain;
 	uint32_t free_slots; /* in its regions that are not revoking */
 	uint32_t regions;
-	uint32_t late; /* reads under way that took longer than they should */
+	uint32_t writes; /* of segments, under way */
+	uint32_t late;	 /* reads under way that took longer than they should */
 };
 
 struct account_vol {
@@ -221,6 +222,7 @@ struct move_io {
 	struct move *move;
 	uint64_t holder;
 	uint32_t generation;
+	uint16_t donor;
 	uint8_t which;
 };
 

@@ -132,6 +132,8 @@ static void write_done(struct engine_io *io, int status)
 	bool disk = w->which == DISK_HOLDER;
 	bool there = disk || (region_used(e, region) && e->rv[region].generation == w->generation);
 
+	if (!disk)
+		e->donor[w->donor].writes--;
 	if (status == 0 && there && (disk || !e->rv[region].revoking)) {
 		stat_add(disk ? &e->stats.bytes_written_disk : &e->stats.bytes_written_remote,
 			io->len);
@@ -165,6 +167,10 @@ static bool write_start(
 	w->io.done = write_done;
 	if (e->ops.io_write(e->ops_ctx, &w->io) == 0) {
 		m->pending++;
+		if (which != DISK_HOLDER) {
+			w->donor = w->io.region->donor;
+			e->donor[w->donor].writes++;
+		}
 		return true;
 	}
 	m->failed = true;
@@ -586,7 +592,9 @@ static unsigned spill_wanted(const struct engine *e)
 
 	if (target <= RESERVE_SLOTS)
 		target = RESERVE_SLOTS + 1;
-	return ready < target ? target - ready : 0;
+	if (ready < target)
+		return target - ready;
+	return e->put_wait.head ? 1 : 0; /* moves to a donor that does not answer free nothing */
 }
 
 static bool disk_has_room(const struct engine *e)

@@ -371,14 +371,21 @@ static bool place_allows(
 	return true;
 }
 
+/* A donor that does not answer would hold every move: others are taken before one gets more than
+ * half. */
+static bool place_is_busy(const struct engine *e, unsigned donor)
+{
+	return e->donor[donor].writes >= (e->cfg.moves + 1) / 2;
+}
+
 /* Two candidates at random, the one with more free slots (Mitzenmacher's power of two choices). */
-static uint32_t place_draw(struct engine *e, const struct place *used, bool same_domain)
+static uint32_t place_draw(struct engine *e, const struct place *used, bool same_domain, bool busy)
 {
 	uint16_t fit[ENGINE_MAX_DONORS];
 	unsigned n = 0;
 
 	for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
-		if (place_allows(e, used, d, same_domain))
+		if (place_allows(e, used, d, same_domain) && (busy || !place_is_busy(e, d)))
 			fit[n++] = (uint16_t)d;
 	if (n == 0)
 		return NONE;
@@ -421,9 +428,9 @@ uint64_t region_place(struct engine *e, uint32_t row, const uint64_t *also, unsi
 	uint32_t donor, region;
 
 	place_used(e, row, also, n_also, &used);
-	donor = place_draw(e, &used, false);
-	if (donor == NONE)
-		donor = place_draw(e, &used, true);
+	donor = place_draw(e, &used, false, false);
+	for (unsigned n = 1; donor == NONE && n < 4; n++)
+		donor = place_draw(e, &used, n & 2, n & 1);
 	if (donor == NONE)
 		return 0;
 	region = place_region(e, donor);

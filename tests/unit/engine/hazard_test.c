@@ -284,6 +284,23 @@ static void a_sparse_store_comes_to_rest(void **state)
 	assert_int_equal(STAT(bytes_relocated) + STAT(segments_spilled), before);
 }
 
+/* Two copies, four donors, one of them stopped: its moves hang, but the others take what puts need.
+ */
+static void a_silent_donor_does_not_hold_up_puts(void **state)
+{
+	(void)state;
+	w = world_new();
+	world_pool(w, 1, PERSISTENT, 0, 2, 0);
+	for (unsigned i = 0; i < 24; i++)
+		world_grant(w, i % WORLD_DONORS);
+	w->mood[1] = DONOR_SILENT;
+	put_many(1, 1500, 0);
+	w->mood[1] = DONOR_FINE;
+	world_run(w, 500);
+	for (uint32_t i = 0; i < 1500; i++)
+		assert_int_equal(world_get(w, 1, i, i), 0);
+}
+
 /* Many streams, so that each segment is sealed early: what lives must still come together. */
 static void sparse_segments_of_many_streams_are_merged(void **state)
 {
@@ -379,6 +396,7 @@ int main(void)
 		cmocka_unit_test_prestate_setup_teardown(
 			an_idle_store_does_not_move_its_pages_around, NULL, teardown, &yes),
 		TEST(a_sparse_store_comes_to_rest),
+		TEST(a_silent_donor_does_not_hold_up_puts),
 		TEST(sparse_segments_of_many_streams_are_merged),
 		TEST(the_cleaner_does_not_repeat_itself_while_the_reaper_works),
 		TEST(a_dead_open_segment_makes_room),
