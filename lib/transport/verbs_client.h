@@ -17,6 +17,11 @@
 #define VERBS_DRAIN_MARK 0xffffffffu /* low half of the drain's wr_id */
 #define VERBS_DRAIN_MS	 2000	     /* the longest that disconnect() waits for the card */
 #define VERBS_MAX_READS	 16	     /* READs in flight that we ask the donor to serve at a time */
+/* A packet that is not acknowledged is sent again after 4.096 us * 2^15 = 134 ms (cards may take up
+ * to four times that), and so often; then the queue pair is broken. Soft-RoCE takes 7 for no limit.
+ */
+#define VERBS_ACK_TIMEOUT 15
+#define VERBS_RETRIES	  6
 
 enum verbs_conn_state {
 	VERBS_CONN_RESOLVE,

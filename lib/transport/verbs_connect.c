@@ -189,6 +189,7 @@ static int on_addr(struct verbs_conn *c)
 static int on_route(struct verbs_conn *c)
 {
 	struct verbs_transport *t = c->transport;
+	uint8_t ack_timeout = VERBS_ACK_TIMEOUT;
 	struct transport_hello h;
 	uint8_t hello[VERBS_HELLO_BYTES];
 	struct ibv_qp_init_attr attr = {.send_cq = t->cq,
@@ -198,6 +199,10 @@ static int on_route(struct verbs_conn *c)
 			.max_recv_wr = 1,
 			.max_send_sge = 1,
 			.max_recv_sge = 1}};
+	/* The kernel's own value makes one lost packet cost seconds; a kernel that is too old to be
+	 * told otherwise keeps it. */
+	rdma_set_option(c->id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &ack_timeout,
+		sizeof ack_timeout);
 	if (rdma_create_qp(c->id, t->pd, &attr))
 		return address_next(c, -errno);
 	c->qp = c->id->qp;
@@ -206,7 +211,7 @@ static int on_route(struct verbs_conn *c)
 	struct rdma_conn_param param = {.private_data = hello,
 		.private_data_len = sizeof hello,
 		.initiator_depth = t->max_reads,
-		.retry_count = 7,
+		.retry_count = VERBS_RETRIES,
 		.rnr_retry_count = 7};
 	if (rdma_connect(c->id, &param))
 		return address_next(c, -errno);

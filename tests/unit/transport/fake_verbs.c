@@ -398,8 +398,18 @@ void rdma_destroy_qp(struct rdma_cm_id *id)
 	id->qp = NULL;
 }
 
+int rdma_set_option(struct rdma_cm_id *id, int level, int name, void *value, size_t len)
+{
+	if (fails("rdma_set_option"))
+		return -1;
+	if (level == RDMA_OPTION_ID && name == RDMA_OPTION_ID_ACK_TIMEOUT && len == 1)
+		fake.ack_timeout = *(const uint8_t *)value;
+	return 0;
+}
+
 int rdma_connect(struct rdma_cm_id *id, struct rdma_conn_param *param)
 {
+	fake.retries = param->retry_count;
 	memcpy(fake.hello, param->private_data, param->private_data_len);
 	fake.hello_bytes = param->private_data_len;
 	return fails("rdma_connect") ? -1 : 0;

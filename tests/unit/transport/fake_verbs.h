@@ -29,6 +29,7 @@ struct fake {
 	unsigned accepted, disconnected;
 	uint8_t hello[64];
 	unsigned hello_bytes;
+	uint8_t ack_timeout, retries; /* of the last rdma_connect */
 	struct fake_qp *qps;
 	struct rdma_cm_id *last_id, *listener;
 	struct ibv_pd *mr_pd; /* of the last registration */
