@@ -48,7 +48,7 @@ number() { # VALUE MIN MAX WHAT
 node_dir() { echo "$LAB/node$1"; }
 
 is_ours() { # PID: of this lab; the id may be another process's by now
-	[ -n "$1" ] && tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -qF "$LAB/"
+	[ -n "$1" ] && { tr "\\0" " " <"/proc/$1/cmdline"; } 2>/dev/null | grep -qF "$LAB/"
 }
 
 node_pid() { cat "$(node_dir "$1")/pid" 2>/dev/null || true; }

@@ -136,7 +136,7 @@ clean_up() {
 	for node in $(seq "$NODES"); do
 		lab exec "$node" 'for f in /run/f.pid /run/donor.pid; do [ ! -f $f ] || kill -KILL $(<$f) 2>/dev/null; done
 			rm -rf /run/f.pid /run/donor.pid /dev/shm/fallow /run/fallow-state /run/f.sock /run/f.http
-			while pgrep -x fallowd || pgrep -x fallow-memserve; do sleep 0.05; done' >/dev/null || true
+			pkill -KILL -x test-verbs; while pgrep -x fallowd || pgrep -x fallow-memserve; do sleep 0.05; done' >/dev/null || true
 		rm -f "$(share "$node")"/{donor,f}.{log,log.old,yaml}
 	done
 }
