@@ -23,12 +23,15 @@ Usage: ./run lab COMMAND [ARGUMENT...]
   heal                undo cut, delay, drop and reorder
   log NODE            the node's kernel console
   share NODE          the host's directory that is /run/lab on the node
+  refresh             let nodes see host files that changed since they were up (a new build)
   status              which nodes run
+  check               whether a cluster can be started here; fetches what it needs
   down                end everything
 
 Node K is 10.77.0.K. FALLOW_LAB_DIR: where a cluster keeps its files (default /tmp/fallow-lab-UID).
 FALLOW_LAB_BUILD: the build tree whose bin/lab-switch is used (default build).
 FALLOW_LAB_ACCEL: kvm or tcg (default: kvm where a machine boots with it).
+FALLOW_LAB_OWNER: a process id; the cluster goes down when that process is gone.
 TEXT
 }
 
@@ -105,7 +108,7 @@ prepare() {
 	done >"$CACHE/order"
 	mv "$CACHE/order" "$CACHE/root/modules/order"
 	cp /bin/busybox "$CACHE/root/bin/busybox"
-	for module in sh mount umount insmod mkdir cat grep poweroff switch_root; do
+	for module in sh mount umount insmod mkdir cat grep sleep poweroff switch_root; do
 		ln -sf busybox "$CACHE/root/bin/$module"
 	done
 	install -m 755 deploy/lab/init.sh "$CACHE/root/init"
@@ -118,7 +121,14 @@ prepare() {
 command_line="console=ttyS0 loglevel=5 mitigations=off nokaslr tsc=reliable no_timer_check random.trust_cpu=on
 	oops=panic panic=-1 net.ifnames=0 quiet"
 
-# kvm only where a machine of it gets as far as its first program.
+# Some machines have a kvm device that no stock kernel comes up on.
+kvm_boots() (
+	timeout -k 1 20 qemu-system-x86_64 -M q35 -accel kvm -cpu max -m 256 -nodefaults -no-user-config -display none \
+		-no-reboot -kernel "$CACHE/vmlinuz" -initrd "$CACHE/initrd" -append "$(echo $command_line) lab.probe" \
+		-serial stdio </dev/null >"$CACHE/probe" 2>&1
+	grep -q 'lab: probe passed' "$CACHE/probe"
+)
+
 choose_accel() {
 	if [ -n "${FALLOW_LAB_ACCEL:-}" ]; then
 		ACCEL=$FALLOW_LAB_ACCEL
@@ -126,9 +136,7 @@ choose_accel() {
 	fi
 	if [ ! -f "$CACHE/accel" ]; then
 		ACCEL=tcg
-		if [ -w /dev/kvm ] && timeout -k 1 20 qemu-system-x86_64 -M q35 -accel kvm -cpu max -m 256 -nodefaults \
-			-no-user-config -display none -no-reboot -kernel "$CACHE/vmlinuz" -initrd "$CACHE/initrd" \
-			-append "$command_line lab.probe" >/dev/null 2>&1; then
+		if [ -w /dev/kvm ] && kvm_boots 2>/dev/null; then
 			ACCEL=kvm
 		fi
 		echo "$ACCEL" >"$CACHE/accel"
@@ -189,14 +197,26 @@ switch_tell() { "$BUILD/bin/lab-switch" "$LAB/net" tell "$@"; }
 
 ### Commands
 
-lab_up() {
-	local nodes=${1:-} node
-	number "$nodes" 1 16 "the number of nodes"
+lab_check() {
 	scripts/deps.sh build lab
 	[ -x "$BUILD/bin/lab-switch" ] || build_preset release lab-switch >/dev/null
-	lab_down
 	prepare
 	choose_accel
+}
+
+# Whoever started the cluster may be killed without a chance to end it.
+watch_owner() {
+	# shellcheck disable=SC2016
+	setsid bash -c 'while kill -0 "$1" 2>/dev/null; do sleep 1; done; exec scripts/lab.sh down' \
+		"$LAB/watch" "$1" </dev/null >/dev/null 2>&1 &
+	echo $! >"$LAB/watch.pid"
+}
+
+lab_up() {
+	local nodes=${1:-} node begin=$SECONDS
+	number "$nodes" 1 16 "the number of nodes"
+	lab_check
+	lab_down
 	mkdir -p -m 700 "$LAB" "$LAB/net"
 	echo "$nodes" >"$LAB/nodes"
 	echo "$ACCEL" >"$LAB/accel"
@@ -208,19 +228,20 @@ lab_up() {
 		sleep 0.05
 	done
 	[ -S "$LAB/net/control" ] || die "lab: the switch did not start: $(cat "$LAB/switch.log")"
+	[ -z "${FALLOW_LAB_OWNER:-}" ] || watch_owner "$FALLOW_LAB_OWNER"
 	for node in $(seq "$nodes"); do
 		node_start "$node"
 	done
 	for node in $(seq "$nodes"); do
 		node_wait "$node"
 	done
-	echo "lab: $nodes nodes up ($ACCEL) after $SECONDS s"
+	echo "lab: $nodes nodes up ($ACCEL) after $((SECONDS - begin)) s"
 }
 
 lab_down() {
 	local pid_file
-	for pid_file in "$LAB"/node*/pid "$LAB/switch.pid"; do
-		[ ! -f "$pid_file" ] || end_process "$(cat "$pid_file")"
+	for pid_file in "$LAB/watch.pid" "$LAB"/node*/pid "$LAB/switch.pid"; do
+		[ ! -f "$pid_file" ] || [ "$(cat "$pid_file")" = $$ ] || end_process "$(cat "$pid_file")"
 	done
 	rm -rf "$LAB"
 }
@@ -270,6 +291,13 @@ lab_reboot() {
 	node_wait "$1"
 }
 
+lab_refresh() {
+	local node
+	for node in $(seq "$(cat "$LAB/nodes")"); do
+		! node_runs "$node" || (lab_exec "$node" 'sync; echo 3 >/proc/sys/vm/drop_caches')
+	done
+}
+
 lab_status() {
 	local dir node
 	[ -f "$LAB/nodes" ] || die "lab: nothing is up"
@@ -282,7 +310,7 @@ lab_status() {
 command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
-up | exec | start | kill | reboot | status | down) "lab_$command" "$@" ;;
+up | check | exec | start | kill | reboot | refresh | status | down) "lab_$command" "$@" ;;
 cut | delay | drop | reorder | heal) switch_tell "$command" "$@" ;;
 hang | resume)
 	need_node "$1"

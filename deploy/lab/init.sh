@@ -7,7 +7,11 @@ fail() {
 }
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
-grep -q lab.probe /proc/cmdline && poweroff -f
+if grep -q lab.probe /proc/cmdline; then
+	echo "lab: probe passed" >/dev/console
+	sleep 1
+	poweroff -f
+fi
 while read -r module; do
 	insmod "/modules/$module" || fail "insmod $module"
 done </modules/order
