@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <lz4.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -247,13 +248,26 @@ struct worker {
 	pthread_t thread;
 	pthread_barrier_t *barrier;
 	const uint8_t *pages;
+	unsigned cpu;
 	double puts_per_s;
 };
+
+/* As a lane does where asked; a scheduler may leave two threads on one processor for seconds. */
+static void pin(unsigned cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu % (unsigned)sysconf(_SC_NPROCESSORS_ONLN), &set);
+	pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+}
 
 static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
 	struct engine_config c = big_local();
+
+	pin(w->cpu);
 	struct fake_donors d = {.region_bytes = 16 << 20};
 	struct engine *e = open_engine(&c, &d);
 
@@ -278,7 +292,7 @@ static double run_workers(unsigned n, const uint8_t *pages)
 
 	pthread_barrier_init(&barrier, NULL, n);
 	for (unsigned i = 0; i < n; i++) {
-		w[i] = (struct worker){.barrier = &barrier, .pages = pages};
+		w[i] = (struct worker){.barrier = &barrier, .pages = pages, .cpu = i};
 		pthread_create(&w[i].thread, NULL, worker_main, &w[i]);
 	}
 	for (unsigned i = 0; i < n; i++) {

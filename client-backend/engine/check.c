@@ -163,6 +163,36 @@ static void check_queues(struct engine *e, struct tally *t)
 		check_queue(e, t, &e->account[a].ephemeral, QUEUE_EPHEMERAL, ephemeral[a]);
 }
 
+/* Each region's list must have all its copies, once, and their live bytes. */
+static void check_copies(struct engine *e, struct tally *t)
+{
+	uint64_t listed = 0, valid = 0;
+
+	for (uint32_t row = 0; row < e->cfg.max_segments; row++)
+		for (unsigned i = 0; i < DISK_HOLDER && e->seg[row].seq; i++)
+			valid += e->seg[row].holder[i] >> 63;
+	for (uint32_t r = 0; r < e->cfg.max_regions; r++) {
+		uint64_t live = 0;
+		uint32_t n = 0, at = e->region[r].used ? e->rv[r].copy_head : NONE;
+
+		for (; at != NONE && n <= e->rv[r].copies; at = e->copy_link[at].next, n++) {
+			uint32_t row = at / ENGINE_MAX_COPIES;
+			uint64_t h = e->seg[row].holder[at % ENGINE_MAX_COPIES];
+
+			if (!(h & HOLDER_VALID) || holder_region(h) != r)
+				wrong(t, "region %u lists row %u, which is not there", r, row);
+			live += e->sv[row].live;
+		}
+		if (e->region[r].used && (n != e->rv[r].copies || live != e->rv[r].live_bytes))
+			wrong(t, "region %u: %u copies listed, %u counted, or other live bytes", r,
+				n, e->rv[r].copies);
+		listed += n;
+	}
+	if (listed != valid)
+		wrong(t, "%llu copies listed, %llu named", (unsigned long long)listed,
+			(unsigned long long)valid);
+}
+
 static void check_donors(struct engine *e, struct tally *t)
 {
 	uint32_t free_slots[ENGINE_MAX_DONORS] = {0};
@@ -228,6 +258,7 @@ int engine_check(struct engine *e, char *err, size_t err_bytes)
 					tally_entry(e, &t, b, w);
 		check_segments(e, &t);
 		check_queues(e, &t);
+		check_copies(e, &t);
 		check_donors(e, &t);
 		check_counts(e, &t);
 	}

@@ -91,6 +91,7 @@ static int tables_new(struct engine *e)
 	e->object_head = calloc(heads, sizeof(*e->object_head));
 	e->pool = calloc(ENGINE_MAX_POOLS, sizeof(*e->pool));
 	e->sv = calloc(c->max_segments, sizeof(*e->sv));
+	e->copy_link = calloc(c->max_segments, ENGINE_MAX_COPIES * sizeof(*e->copy_link));
 	e->free_row = calloc(c->max_segments, sizeof(*e->free_row));
 	e->free_slot = calloc(c->local_segments, sizeof(*e->free_slot));
 	e->slot_row = calloc(c->local_segments, sizeof(*e->slot_row));
@@ -98,8 +99,8 @@ static int tables_new(struct engine *e)
 	e->disk_bitmap = calloc(c->disk_segments / 64 + 1, sizeof(uint64_t));
 	e->fetch = calloc(c->fetches, sizeof(*e->fetch));
 	e->move = calloc(c->moves, sizeof(*e->move));
-	if (!e->object_head || !e->pool || !e->sv || !e->free_row || !e->free_slot ||
-		!e->slot_row || !e->rv || !e->disk_bitmap || !e->fetch || !e->move)
+	if (!e->object_head || !e->pool || !e->sv || !e->copy_link || !e->free_row ||
+		!e->free_slot || !e->slot_row || !e->rv || !e->disk_bitmap || !e->fetch || !e->move)
 		return -ENOMEM;
 	uint64_t *bitmaps = calloc(c->max_regions, ENGINE_REGION_MAX_SLOTS / 8);
 
@@ -129,7 +130,8 @@ static uint64_t tables_bytes(const struct engine *e)
 
 	return sizeof(*e) + ((uint64_t)e->object_mask + 1) * sizeof(*e->object_head) +
 	       ENGINE_MAX_POOLS * sizeof(*e->pool) +
-	       c->max_segments * (uint64_t)(sizeof(*e->sv) + sizeof(*e->free_row)) +
+	       c->max_segments * (uint64_t)(sizeof(*e->sv) + sizeof(*e->free_row) +
+					    ENGINE_MAX_COPIES * sizeof(*e->copy_link)) +
 	       c->local_segments * (uint64_t)(sizeof(*e->free_slot) + sizeof(*e->slot_row)) +
 	       c->max_regions * (uint64_t)(sizeof(*e->rv) + ENGINE_REGION_MAX_SLOTS / 8) +
 	       c->disk_segments / 8 + c->fetches * sizeof(*e->fetch) + c->moves * sizeof(*e->move);
@@ -142,6 +144,7 @@ static void engine_delete(struct engine *e)
 	free(e->object_head);
 	free(e->pool);
 	free(e->sv);
+	free(e->copy_link);
 	free(e->free_row);
 	free(e->free_slot);
 	free(e->slot_row);

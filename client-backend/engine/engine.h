@@ -22,7 +22,7 @@
 #define ENGINE_MAX_ACCOUNTS	256u
 #define ENGINE_MAX_DONORS	256u
 #define ENGINE_NAME_BYTES	64u
-#define ENGINE_REGION_MAX_SLOTS 4096u /* segments in one region */
+#define ENGINE_REGION_MAX_SLOTS 4096u /* segments used of one region, however long the lease */
 
 struct engine;
 

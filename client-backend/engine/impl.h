@@ -150,7 +150,9 @@ struct seg_vol {
 struct region_vol {
 	uint64_t *bitmap; /* slots in use; one bit each */
 	uint32_t slots, used;
-	uint32_t generation; /* tells a row's later use from an earlier one */
+	uint32_t generation;	    /* tells a row's later use from an earlier one */
+	uint32_t copies, copy_head; /* complete copies there: engine.copy_link */
+	uint64_t live_bytes;	    /* of the segments they are of */
 	bool revoking;
 };
 
@@ -159,7 +161,8 @@ struct donor_vol {
 	uint32_t domain;
 	uint32_t free_slots; /* in its regions that are not revoking */
 	uint32_t regions;
-	uint32_t late; /* reads under way that took longer than they should */
+	uint32_t writes; /* of segments, under way */
+	uint32_t late;	 /* reads under way that took longer than they should */
 };
 
 struct account_vol {
@@ -219,6 +222,7 @@ struct move_io {
 	struct move *move;
 	uint64_t holder;
 	uint32_t generation;
+	uint16_t donor;
 	uint8_t which;
 };
 
@@ -232,6 +236,7 @@ struct move {
 	unsigned pending;
 	uint32_t cursor; /* bytes relocated so far */
 	uint8_t tried;
+	uint8_t damaged; /* reads of the only copy that were not intact */
 	bool failed;
 	bool bad_record;
 	bool stalled; /* the cleaner found no slot to write to */
@@ -276,6 +281,7 @@ struct engine {
 	struct seg_vol *sv;
 	uint32_t *free_row;
 	uint32_t free_rows;
+	struct link *copy_link; /* of a region's copies, by row * ENGINE_MAX_COPIES + which */
 	uint32_t *free_slot;
 	uint32_t free_slots;
 	uint32_t *slot_row;	  /* who uses a local slot; NONE: free */
@@ -382,6 +388,8 @@ void seg_live_sub(struct engine *e, uint32_t row, uint32_t bytes);
 void seg_holder_set(struct engine *e, uint32_t row, unsigned which, uint64_t holder);
 void seg_holder_replace(struct engine *e, uint32_t row, unsigned which, uint64_t holder);
 void seg_holder_clear(struct engine *e, uint32_t row, unsigned which);
+/* Enters a copy that the row names already into its region's books. */
+void seg_copy_link(struct engine *e, uint32_t row, unsigned which);
 void seg_local_set(struct engine *e, uint32_t row, uint32_t slot);
 void seg_local_drop(struct engine *e, uint32_t row);
 void seg_short_set(struct engine *e, uint32_t row, bool is_short);
@@ -411,6 +419,8 @@ void seg_drop_entries(struct engine *e, uint32_t row);
 struct record_header *log_reserve(
 	struct engine *e, const struct stream *want, uint32_t *row, uint32_t *off);
 void log_commit(struct engine *e, uint32_t row, uint32_t bytes);
+/* The open segment of a stream; NONE. */
+uint32_t log_open_row(const struct engine *e, const struct stream *want);
 void log_seal_all(struct engine *e);
 bool log_seal_coldest(struct engine *e, bool ephemeral_only);
 struct stream stream_for_pool(const struct engine_pool_desc *d);

@@ -46,6 +46,14 @@ bool log_seal_coldest(struct engine *e, bool ephemeral_only)
 	return true;
 }
 
+uint32_t log_open_row(const struct engine *e, const struct stream *want)
+{
+	for (uint32_t i = 0; i < e->max_streams; i++)
+		if (e->stream[i].row != NONE && stream_same(&e->stream[i], want))
+			return e->stream[i].row;
+	return NONE;
+}
+
 static struct stream *stream_find(struct engine *e, const struct stream *want)
 {
 	struct stream *unused = NULL;

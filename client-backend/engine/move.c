@@ -5,8 +5,10 @@
 #include "client-backend/engine/impl.h"
 
 #define CLEAN_SAMPLE   8u  /* rows looked at per bucket */
+#define SALVAGE_READS  3u  /* of the only copy, before the damage in it is taken for lasting */
 #define SPARSE_PERCENT 50u /* a local segment with less alive is compacted instead of spilled */
-#define CLEAN_MIN_SEGS 8u  /* held on donors before their live share matters */
+#define PAIR_LOOKS     512u
+#define CLEAN_MIN_SEGS 8u /* held on donors before their live share matters */
 #define SETTLE_NS      10000000ull
 #define REPAIR_LOOKS   65536u /* rows looked at with one tick */
 #define REPAIR_VAIN    256u   /* of them short of copies, but not to be helped now */
@@ -130,6 +132,8 @@ static void write_done(struct engine_io *io, int status)
 	bool disk = w->which == DISK_HOLDER;
 	bool there = disk || (region_used(e, region) && e->rv[region].generation == w->generation);
 
+	if (!disk)
+		e->donor[w->donor].writes--;
 	if (status == 0 && there && (disk || !e->rv[region].revoking)) {
 		stat_add(disk ? &e->stats.bytes_written_disk : &e->stats.bytes_written_remote,
 			io->len);
@@ -163,6 +167,10 @@ static bool write_start(
 	w->io.done = write_done;
 	if (e->ops.io_write(e->ops_ctx, &w->io) == 0) {
 		m->pending++;
+		if (which != DISK_HOLDER) {
+			w->donor = w->io.region->donor;
+			e->donor[w->donor].writes++;
+		}
 		return true;
 	}
 	m->failed = true;
@@ -278,6 +286,31 @@ static void move_loaded(struct engine *e, struct move *m)
 	}
 }
 
+/* The first intact record from off on; used: there is none. */
+static uint32_t record_next_intact(
+	const struct engine *e, const uint8_t *data, uint32_t used, uint64_t seq, uint32_t off)
+{
+	for (; off + RECORD_HEADER_BYTES <= used; off += 8)
+		if (record_intact((const void *)(data + off), seq, used - off, e->header->secret))
+			return off;
+	return used;
+}
+
+/*
+ * The only copy there is has a damaged record, again and again: the others are worth saving. A copy
+ * of it serves every get that the original would have served.
+ */
+static bool load_salvage(struct engine *e, struct move *m)
+{
+	const struct seg_row *s = &e->seg[m->row];
+	unsigned copies = s->local ? 1 : 0;
+
+	for (unsigned i = 0; i < HOLDERS; i++)
+		copies += (unsigned)(s->holder[i] >> 63);
+	return copies == 1 && ++m->damaged >= SALVAGE_READS &&
+	       record_next_intact(e, m->staging, s->used, s->seq, 0) < s->used;
+}
+
 static void load_done(struct engine_io *io, int status)
 {
 	struct move_io *r = container_of(io, struct move_io, io);
@@ -289,8 +322,15 @@ static void load_done(struct engine_io *io, int status)
 		move_loaded(e, m);
 		return;
 	}
-	if (status == 0)
+	if (status == 0) {
 		holder_bad(e, row, r->which, r->holder);
+		if (load_salvage(e, m)) {
+			move_loaded(e, m);
+			return;
+		}
+		if (m->damaged && m->damaged < SALVAGE_READS)
+			m->tried = 0; /* perhaps only this read was wrong */
+	}
 	move_load(e, m);
 }
 
@@ -333,6 +373,7 @@ static bool move_start(struct engine *e, enum move_kind kind, uint32_t row)
 	m->row = row;
 	m->tried = 0;
 	m->failed = m->bad_record = false;
+	m->damaged = 0;
 	m->pending = 0;
 	e->moves_active++;
 	e->sv[row].moving = true;
@@ -350,15 +391,23 @@ static bool move_start(struct engine *e, enum move_kind kind, uint32_t row)
 
 /* ---- cleaning ---- */
 
+/* The cleaner's stream that a segment's live records belong to. */
+static struct stream cold_stream(const struct seg_row *s)
+{
+	return (struct stream){
+		.account = s->account,
+		.persistent = s->persistent,
+		.copies = s->copies,
+		.disk = s->disk,
+		.cold = 1,
+	};
+}
+
 /* Appends a live record to the cleaner's stream; false: no room now. */
 static bool relocate(
 	struct engine *e, const struct seg_row *s, const struct record_header *h, uint64_t *slot)
 {
-	struct stream cold = {.account = s->account,
-		.persistent = s->persistent,
-		.copies = s->copies,
-		.disk = s->disk,
-		.cold = 1};
+	struct stream cold = cold_stream(s);
 	uint32_t bytes = record_bytes(h->len), row, off;
 	struct record_header *to = log_reserve(e, &cold, &row, &off);
 
@@ -390,7 +439,8 @@ static bool clean_step(struct engine *e, struct move *m, unsigned records)
 		if (!record_intact(h, s->seq, s->used - m->cursor, e->header->secret)) {
 			stat_add(&e->stats.records_corrupt, 1);
 			m->bad_record = true;
-			return true;
+			m->cursor = record_next_intact(e, m->data, s->used, s->seq, m->cursor + 8);
+			continue;
 		}
 		k.pool = h->pool;
 		k.index = h->index;
@@ -433,6 +483,54 @@ static double clean_benefit(const struct engine *e, uint32_t row)
 	return (1.0 - u) * age / (1.0 + u);
 }
 
+/* What the cleaner wrote and sealed early is as dense as it gets by itself. */
+static bool clean_is_dense(const struct engine *e, uint32_t row)
+{
+	const struct seg_row *s = &e->seg[row];
+
+	return s->cold &&
+	       (uint64_t)e->sv[row].live * 100 >= (uint64_t)s->used * e->cfg.live_percent;
+}
+
+/* Its live records fit into what the cleaner is writing: one segment less, whatever the share
+ * alive. */
+static bool clean_fits_open(const struct engine *e, uint32_t row)
+{
+	struct stream cold = cold_stream(&e->seg[row]);
+	uint32_t open = log_open_row(e, &cold);
+
+	return open != NONE &&
+	       e->seg[open].used + e->sv[row].live + RECORD_MAX_BYTES <= e->cfg.segment_bytes;
+}
+
+static bool clean_same_stream(const struct engine *e, uint32_t a, uint32_t b)
+{
+	const struct seg_row *x = &e->seg[a], *y = &e->seg[b];
+
+	return x->account == y->account && x->persistent == y->persistent &&
+	       x->copies == y->copies && x->disk == y->disk;
+}
+
+/*
+ * One of two dense segments of the same stream that are less than half full: together they make
+ * one. Each such pair leaves a segment less, so this comes to an end.
+ */
+static uint32_t clean_pair(const struct engine *e)
+{
+	uint32_t seen[MAX_STREAMS], n = 0, looks = 0;
+
+	for (unsigned b = 0; b < CLEAN_BUCKETS / 2; b++)
+		for (uint32_t row = e->by_live[b].head; row != NONE && looks < PAIR_LOOKS;
+			row = e->sv[row].by_live.next, looks++) {
+			for (uint32_t i = 0; i < n; i++)
+				if (clean_same_stream(e, row, seen[i]))
+					return row;
+			if (n < MAX_STREAMS)
+				seen[n++] = row;
+		}
+	return NONE;
+}
+
 static uint32_t clean_victim(const struct engine *e)
 {
 	uint32_t best = NONE;
@@ -443,7 +541,8 @@ static uint32_t clean_victim(const struct engine *e)
 		uint32_t row = e->by_live[b].head;
 
 		for (unsigned n = 0; row != NONE && n < CLEAN_SAMPLE; n++) {
-			double benefit = clean_benefit(e, row);
+			bool vain = clean_is_dense(e, row) && !clean_fits_open(e, row);
+			double benefit = vain ? 0 : clean_benefit(e, row);
 
 			if (benefit > best_benefit) {
 				best_benefit = benefit;
@@ -452,7 +551,7 @@ static uint32_t clean_victim(const struct engine *e)
 			row = e->sv[row].by_live.next;
 		}
 	}
-	return best;
+	return best != NONE ? best : clean_pair(e);
 }
 
 static bool clean_due(const struct engine *e)
@@ -463,7 +562,9 @@ static bool clean_due(const struct engine *e)
 
 static void clean_start(struct engine *e, uint64_t now)
 {
-	while (clean_due(e) && now >= e->clean_at_ns && e->free_slots > 0 &&
+	bool room = e->free_slots > 0 || e->kinds[SEG_CLEAN] > 0 || e->kinds[SEG_EPHEMERAL] > 0;
+
+	while (room && clean_due(e) && now >= e->clean_at_ns && e->moves_active < e->cfg.moves &&
 		moves_of(e, MOVE_CLEAN) < (e->cfg.moves + 1) / 2) {
 		uint32_t row = clean_victim(e);
 
@@ -472,6 +573,13 @@ static void clean_start(struct engine *e, uint64_t now)
 			return;
 		}
 	}
+}
+
+/* Spilling leaves one move to a cleaner that has work, or else a steady stream of puts would keep
+ * it out. */
+static bool spill_may_start(const struct engine *e)
+{
+	return e->moves_active + (clean_due(e) && moves_of(e, MOVE_CLEAN) == 0) < e->cfg.moves;
 }
 
 /* ---- repair and spill ---- */
@@ -484,7 +592,9 @@ static unsigned spill_wanted(const struct engine *e)
 
 	if (target <= RESERVE_SLOTS)
 		target = RESERVE_SLOTS + 1;
-	return ready < target ? target - ready : 0;
+	if (ready < target)
+		return target - ready;
+	return e->put_wait.head ? 1 : 0; /* moves to a donor that does not answer free nothing */
 }
 
 static bool disk_has_room(const struct engine *e)
@@ -591,7 +701,7 @@ static void spill_start(struct engine *e, uint64_t now)
 {
 	unsigned wanted = spill_wanted(e), vain = 0;
 
-	if (wanted == 0 || now < e->spill_at_ns || e->moves_active == e->cfg.moves)
+	if (wanted == 0 || now < e->spill_at_ns || !spill_may_start(e))
 		return;
 	/* Segments that only idle streams still hold open are no use to anybody. */
 	if (e->kinds[SEG_DIRTY] == 0 && !log_seal_coldest(e, false))
@@ -609,7 +719,7 @@ static void spill_start(struct engine *e, uint64_t now)
 			vain++;
 			continue;
 		}
-		if (!move_start(e, sparse ? MOVE_CLEAN : MOVE_COPY, row))
+		if (!spill_may_start(e) || !move_start(e, sparse ? MOVE_CLEAN : MOVE_COPY, row))
 			return;
 		if (e->moves_active == active)
 			vain += SPILL_VAIN / SPILL_FAILURES;

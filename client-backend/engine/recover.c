@@ -31,8 +31,7 @@ static int recover_regions(struct engine *e, char *err, size_t n)
 
 		if (!e->region[r].used)
 			continue;
-		if (d->donor >= ENGINE_MAX_DONORS ||
-			d->len_bytes / e->cfg.segment_bytes > ENGINE_REGION_MAX_SLOTS)
+		if (d->donor >= ENGINE_MAX_DONORS || d->len_bytes < e->cfg.segment_bytes)
 			return damaged(err, n, "region out of range", r);
 	}
 	region_recount(e);
@@ -60,6 +59,7 @@ static int recover_holder(struct engine *e, uint32_t row, unsigned which, char *
 		stat_set(&e->stats.disk_slots_used, ++e->disk_used);
 	} else {
 		region_slot_mark(e, region, slot);
+		seg_copy_link(e, row, which);
 		e->away_held_bytes += e->cfg.segment_bytes;
 	}
 	return 0;

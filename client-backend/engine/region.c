@@ -83,8 +83,13 @@ static void region_derive(struct engine *e, uint32_t region)
 	const struct engine_region_desc *d = &e->region[region].desc;
 	struct region_vol *v = &e->rv[region];
 
-	v->slots = (uint32_t)(d->len_bytes / e->cfg.segment_bytes);
-	v->used = 0;
+	uint64_t slots = d->len_bytes / e->cfg.segment_bytes;
+
+	/* Bitmaps have room for so many; the rest of a longer lease is not used. */
+	v->slots = slots < ENGINE_REGION_MAX_SLOTS ? (uint32_t)slots : ENGINE_REGION_MAX_SLOTS;
+	v->used = v->copies = 0;
+	v->copy_head = NONE;
+	v->live_bytes = 0;
 	v->revoking = false;
 	v->generation++;
 	e->donor[d->donor].free_slots += v->slots;
@@ -101,11 +106,9 @@ void region_recount(struct engine *e)
 			region_derive(e, r);
 }
 
-/* Bitmaps are laid out for the longest region; a longer lease is used as far as that goes. */
 static bool region_desc_valid(const struct engine *e, const struct engine_region_desc *d)
 {
 	return d->donor < ENGINE_MAX_DONORS && d->len_bytes >= e->cfg.segment_bytes &&
-	       d->len_bytes / e->cfg.segment_bytes <= ENGINE_REGION_MAX_SLOTS &&
 	       memchr(d->donor_name, 0, sizeof(d->donor_name));
 }
 
@@ -186,17 +189,16 @@ void engine_region_bind(struct engine *e, unsigned region, unsigned donor, uint3
 	e->donor[donor].domain = domain;
 }
 
-/* Calls for every valid copy in the region. */
+/* Calls for every valid copy in the region; fn may forget that copy. */
 static void region_each_copy(struct engine *e, uint32_t region,
 	void (*fn)(struct engine *e, uint32_t row, unsigned which))
 {
-	for (uint32_t row = 0; row < e->cfg.max_segments; row++)
-		for (unsigned i = 0; i < DISK_HOLDER && e->seg[row].seq; i++) {
-			uint64_t h = e->seg[row].holder[i];
+	uint32_t next;
 
-			if ((h & HOLDER_VALID) && holder_region(h) == region)
-				fn(e, row, i);
-		}
+	for (uint32_t at = e->rv[region].copy_head; at != NONE; at = next) {
+		next = e->copy_link[at].next;
+		fn(e, at / ENGINE_MAX_COPIES, at % ENGINE_MAX_COPIES);
+	}
 }
 
 /* With a local copy nothing needs to be moved away; the segment is spilled again when it is time.
@@ -326,14 +328,10 @@ void engine_donor_usage(
 	const struct engine *e, unsigned donor, uint64_t *segments, uint64_t *live_bytes)
 {
 	*segments = *live_bytes = 0;
-	for (uint32_t row = 0; row < e->cfg.max_segments; row++)
-		for (unsigned i = 0; i < DISK_HOLDER && e->seg[row].seq; i++) {
-			uint64_t h = e->seg[row].holder[i];
-
-			if ((h & HOLDER_VALID) && e->region[holder_region(h)].desc.donor == donor) {
-				++*segments;
-				*live_bytes += e->sv[row].live;
-			}
+	for (uint32_t r = 0; r < e->cfg.max_regions; r++)
+		if (e->region[r].used && e->region[r].desc.donor == donor) {
+			*segments += e->rv[r].copies;
+			*live_bytes += e->rv[r].live_bytes;
 		}
 }
 
@@ -373,14 +371,21 @@ static bool place_allows(
 	return true;
 }
 
+/* A donor that does not answer would hold every move: others are taken before one gets more than
+ * half. */
+static bool place_is_busy(const struct engine *e, unsigned donor)
+{
+	return e->donor[donor].writes >= (e->cfg.moves + 1) / 2;
+}
+
 /* Two candidates at random, the one with more free slots (Mitzenmacher's power of two choices). */
-static uint32_t place_draw(struct engine *e, const struct place *used, bool same_domain)
+static uint32_t place_draw(struct engine *e, const struct place *used, bool same_domain, bool busy)
 {
 	uint16_t fit[ENGINE_MAX_DONORS];
 	unsigned n = 0;
 
 	for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
-		if (place_allows(e, used, d, same_domain))
+		if (place_allows(e, used, d, same_domain) && (busy || !place_is_busy(e, d)))
 			fit[n++] = (uint16_t)d;
 	if (n == 0)
 		return NONE;
@@ -423,9 +428,9 @@ uint64_t region_place(struct engine *e, uint32_t row, const uint64_t *also, unsi
 	uint32_t donor, region;
 
 	place_used(e, row, also, n_also, &used);
-	donor = place_draw(e, &used, false);
-	if (donor == NONE)
-		donor = place_draw(e, &used, true);
+	donor = place_draw(e, &used, false, false);
+	for (unsigned n = 1; donor == NONE && n < 4; n++)
+		donor = place_draw(e, &used, n & 2, n & 1);
 	if (donor == NONE)
 		return 0;
 	region = place_region(e, donor);

@@ -228,13 +228,17 @@ void seg_classify(struct engine *e, uint32_t row)
 
 /* ---- live bytes ---- */
 
-static unsigned seg_donor_holders(const struct engine *e, uint32_t row)
+/* Counts bytes that came alive (or died: negative, modulo 2^64) at every donor that holds them. */
+static void away_live_add(struct engine *e, uint32_t row, uint64_t bytes)
 {
-	unsigned n = 0;
+	for (unsigned i = 0; i < DISK_HOLDER; i++) {
+		uint64_t h = e->seg[row].holder[i];
 
-	for (unsigned i = 0; i < DISK_HOLDER; i++)
-		n += (unsigned)(e->seg[row].holder[i] >> 63);
-	return n;
+		if (!(h & HOLDER_VALID))
+			continue;
+		e->away_live_bytes += bytes;
+		e->rv[holder_region(h)].live_bytes += bytes;
+	}
 }
 
 void seg_live_add(struct engine *e, uint32_t row, uint32_t bytes)
@@ -242,7 +246,7 @@ void seg_live_add(struct engine *e, uint32_t row, uint32_t bytes)
 	e->sv[row].live += bytes;
 	e->live_bytes += bytes;
 	stat_set(&e->stats.live_bytes, e->live_bytes);
-	e->away_live_bytes += (uint64_t)bytes * seg_donor_holders(e, row);
+	away_live_add(e, row, bytes);
 	if (e->seg[row].sealed)
 		seg_rebucket(e, row);
 }
@@ -252,7 +256,7 @@ void seg_live_sub(struct engine *e, uint32_t row, uint32_t bytes)
 	e->sv[row].live -= bytes;
 	e->live_bytes -= bytes;
 	stat_set(&e->stats.live_bytes, e->live_bytes);
-	e->away_live_bytes -= (uint64_t)bytes * seg_donor_holders(e, row);
+	away_live_add(e, row, -(uint64_t)bytes);
 	if (!e->seg[row].sealed)
 		return;
 	if (e->sv[row].live == 0)
@@ -301,10 +305,39 @@ void seg_seal(struct engine *e, uint32_t row)
 	seg_free_if_dead(e, row);
 }
 
+void seg_copy_link(struct engine *e, uint32_t row, unsigned which)
+{
+	struct region_vol *v = &e->rv[holder_region(e->seg[row].holder[which])];
+	uint32_t at = row * ENGINE_MAX_COPIES + which;
+
+	v->copies++;
+	v->live_bytes += e->sv[row].live;
+	e->copy_link[at] = (struct link){.next = v->copy_head, .prev = NONE};
+	if (v->copy_head != NONE)
+		e->copy_link[v->copy_head].prev = at;
+	v->copy_head = at;
+}
+
+static void seg_copy_unlink(struct engine *e, uint32_t row, unsigned which, uint64_t holder)
+{
+	struct region_vol *v = &e->rv[holder_region(holder)];
+	const struct link *k = &e->copy_link[row * ENGINE_MAX_COPIES + which];
+
+	v->copies--;
+	v->live_bytes -= e->sv[row].live;
+	if (k->prev != NONE)
+		e->copy_link[k->prev].next = k->next;
+	else
+		v->copy_head = k->next;
+	if (k->next != NONE)
+		e->copy_link[k->next].prev = k->prev;
+}
+
 void seg_holder_set(struct engine *e, uint32_t row, unsigned which, uint64_t holder)
 {
 	__atomic_store_n(&e->seg[row].holder[which], holder, __ATOMIC_RELEASE);
 	if (which != DISK_HOLDER) {
+		seg_copy_link(e, row, which);
 		e->away_live_bytes += e->sv[row].live;
 		e->away_held_bytes += e->cfg.segment_bytes;
 	}
@@ -316,7 +349,9 @@ void seg_holder_replace(struct engine *e, uint32_t row, unsigned which, uint64_t
 {
 	uint64_t old = e->seg[row].holder[which];
 
+	seg_copy_unlink(e, row, which, old);
 	__atomic_store_n(&e->seg[row].holder[which], holder, __ATOMIC_RELEASE);
+	seg_copy_link(e, row, which);
 	region_slot_return(e, holder_region(old), holder_slot(old));
 	seg_classify(e, row);
 }
@@ -330,6 +365,7 @@ void seg_holder_clear(struct engine *e, uint32_t row, unsigned which)
 	if (which == DISK_HOLDER) {
 		disk_slot_return(e, holder_slot(h));
 	} else {
+		seg_copy_unlink(e, row, which, h);
 		e->away_live_bytes -= e->sv[row].live;
 		e->away_held_bytes -= e->cfg.segment_bytes;
 		region_slot_return(e, holder_region(h), holder_slot(h));

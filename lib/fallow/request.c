@@ -137,6 +137,9 @@ static int done_sleep(struct fallow *f, struct client_request *r)
 {
 	_Atomic uint32_t *state = &r->lane->memory->slot[r->slot].state;
 	uint64_t until_ms = client_now_ms() + f->request_timeout_ms;
+	/* One that is behind another of the same batch need not find out by itself. */
+	if (!client_alive(f, r->state))
+		return client_done(r) ? 0 : -ESHUTDOWN;
 	for (;;) {
 		uint32_t busy = SOCKET_SLOT_BUSY;
 		atomic_compare_exchange_strong(state, &busy, SOCKET_SLOT_BUSY_WAITED);

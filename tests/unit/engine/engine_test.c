@@ -285,6 +285,55 @@ static void flipped_bits_are_never_delivered(void **state)
 	assert_true(w->bad_data > 0);
 }
 
+/* One damaged record must not take its whole segment with it. */
+static void the_rest_of_a_damaged_last_copy_is_saved(void **state)
+{
+	unsigned lost = 0;
+
+	(void)state;
+	world_pool(w, 1, PERSISTENT, 0, 1, 0);
+	put_many(1, 1500, 0);
+	world_run(w, 500);
+	for (unsigned r = 0; r < WORLD_REGIONS; r++) {
+		const struct engine_region_desc *d = engine_region(w->e, r);
+
+		if (!d)
+			continue;
+		for (uint32_t slot = 0; slot < 16; slot++)
+			w->memory[d->region_id][slot * WORLD_SEGMENT + 10000] ^= 4;
+		if (d->donor == 0)
+			engine_region_revoke(w->e, r);
+	}
+	engine_donor_state(w->e, 0, true, true);
+	world_run(w, 5000);
+	assert_int_equal(STAT(regions_revoking), 0);
+	for (uint32_t i = 0; i < 1500; i++) {
+		int rc = world_get(w, 1, i, i);
+
+		assert_true(rc == 0 || rc == -EIO);
+		lost += rc != 0;
+	}
+	assert_true(lost > 0 && lost <= STAT(segments));
+}
+
+static void a_region_longer_than_can_be_used_is_used_in_part(void **state)
+{
+	struct engine_region_desc r = {.region_id = 31,
+		.epoch = 1,
+		.len_bytes = (ENGINE_REGION_MAX_SLOTS + 10ull) * WORLD_SEGMENT,
+		.donor_name = "big"};
+	int at;
+
+	(void)state;
+	at = engine_region_add(w->e, &r);
+	assert_true(at >= 0);
+	assert_int_equal(STAT(remote_slots), ENGINE_REGION_MAX_SLOTS);
+	world_crash(w);
+	assert_int_equal(STAT(remote_slots), ENGINE_REGION_MAX_SLOTS);
+	engine_region_lost(w->e, (unsigned)at);
+	assert_int_equal(STAT(remote_slots), 0);
+}
+
 static void a_silent_donor_costs_the_hedge_time(void **state)
 {
 	uint64_t start;
@@ -565,6 +614,8 @@ int main(void)
 		TEST(a_lost_donor_at_two_copies_loses_nothing_and_is_repaired),
 		TEST(a_lost_donor_at_one_copy_gives_eio_and_nothing_wrong),
 		TEST(flipped_bits_are_never_delivered),
+		TEST(the_rest_of_a_damaged_last_copy_is_saved),
+		TEST(a_region_longer_than_can_be_used_is_used_in_part),
 		TEST(a_silent_donor_costs_the_hedge_time),
 		TEST(a_silent_donor_does_not_take_every_read),
 		TEST(a_silent_donor_alone_ends_in_a_timeout),

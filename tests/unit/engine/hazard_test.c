@@ -266,6 +266,67 @@ static void an_idle_store_does_not_move_its_pages_around(void **state)
 	assert_int_equal(STAT(bytes_relocated), before);
 }
 
+/* More kinds of segments than the local tier has slots, each with a few pages: all sparse for good.
+ */
+static void a_sparse_store_comes_to_rest(void **state)
+{
+	uint64_t before;
+
+	(void)state;
+	w = world_new_with(tiny_tier);
+	for (unsigned p = 1; p <= 12; p++) {
+		world_pool(w, p, PERSISTENT, p % 4, (uint8_t)(1 + p / 5), 0);
+		put_many(p, 6, p * 100);
+	}
+	world_run(w, 2000);
+	before = STAT(bytes_relocated) + STAT(segments_spilled);
+	world_run(w, 2000);
+	assert_int_equal(STAT(bytes_relocated) + STAT(segments_spilled), before);
+}
+
+/* Two copies, four donors, one of them stopped: its moves hang, but the others take what puts need.
+ */
+static void a_silent_donor_does_not_hold_up_puts(void **state)
+{
+	(void)state;
+	w = world_new();
+	world_pool(w, 1, PERSISTENT, 0, 2, 0);
+	for (unsigned i = 0; i < 24; i++)
+		world_grant(w, i % WORLD_DONORS);
+	w->mood[1] = DONOR_SILENT;
+	put_many(1, 1500, 0);
+	w->mood[1] = DONOR_FINE;
+	world_run(w, 500);
+	for (uint32_t i = 0; i < 1500; i++)
+		assert_int_equal(world_get(w, 1, i, i), 0);
+}
+
+/* Many streams, so that each segment is sealed early: what lives must still come together. */
+static void sparse_segments_of_many_streams_are_merged(void **state)
+{
+	(void)state;
+	w = world_new_with(tiny_tier);
+	for (unsigned round = 0; round < 15; round++, world_run(w, 100))
+		for (unsigned p = 1; p <= 12; p++) {
+			if (round == 0)
+				world_pool(w, p, PERSISTENT, p % 4, (uint8_t)(1 + p / 5), 0);
+			for (uint32_t i = 0; i < 4; i++)
+				assert_int_equal(world_put(w, p, round * 4 + i, p + round), 0);
+			for (uint32_t i = 0; i < 3; i++) {
+				struct engine_key k = {
+					.oid = {1, 2, 3}, .pool = p, .index = round * 4 + i};
+
+				assert_int_equal(engine_flush_page(w->e, &k), 0);
+			}
+		}
+	world_run(w, 20000);
+	/* 12 pools of 15 pages: a segment or two each, not fifteen. */
+	assert_true(STAT(segments) <= 36);
+	for (unsigned round = 0; round < 15; round++)
+		for (unsigned p = 1; p <= 12; p++)
+			assert_int_equal(world_get(w, p, round * 4 + 3, p + round), 0);
+}
+
 static void large_index(struct engine_config *cfg)
 {
 	cfg->max_pages = 4u << 20;
@@ -334,6 +395,9 @@ int main(void)
 			an_idle_store_does_not_move_its_pages_around, NULL, teardown, &no),
 		cmocka_unit_test_prestate_setup_teardown(
 			an_idle_store_does_not_move_its_pages_around, NULL, teardown, &yes),
+		TEST(a_sparse_store_comes_to_rest),
+		TEST(a_silent_donor_does_not_hold_up_puts),
+		TEST(sparse_segments_of_many_streams_are_merged),
 		TEST(the_cleaner_does_not_repeat_itself_while_the_reaper_works),
 		TEST(a_dead_open_segment_makes_room),
 	};

@@ -479,6 +479,43 @@ static void test_stuck_backend(void **state)
 	end(h);
 }
 
+#define STUCK_BATCH 60u
+
+/* The requests of a batch learn of the backend's end together, not one after the other. */
+static void test_stuck_batch(void **state)
+{
+	struct harness_options o = plain;
+	o.slots = 64;
+	o.request_timeout_ms = 100;
+	o.late_one_in = 0;
+	struct harness *h = start(&o);
+	struct fallow *f = client(h);
+	struct fallow_pool *p = pool_named(f, "p", 0);
+	static uint8_t page[STUCK_BATCH][FALLOW_PAGE_BYTES];
+	struct fallow_key key[STUCK_BATCH];
+	void *to[STUCK_BATCH];
+	int status[STUCK_BATCH];
+	struct timespec begin, end_at;
+	memset(key, 0, sizeof(key));
+	for (unsigned i = 0; i < STUCK_BATCH; i++) {
+		key[i].index = i;
+		to[i] = page[i];
+	}
+	harness_freeze(h, true);
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	assert_int_equal(fallow_get_batch(p, STUCK_BATCH, key, to, status), -ESHUTDOWN);
+	clock_gettime(CLOCK_MONOTONIC, &end_at);
+	for (unsigned i = 0; i < STUCK_BATCH; i++)
+		assert_int_equal(status[i], -ESHUTDOWN);
+	long ms =
+		(end_at.tv_sec - begin.tv_sec) * 1000 + (end_at.tv_nsec - begin.tv_nsec) / 1000000;
+	/* 100 ms and a bit; twenty for each would be 1200. */
+	assert_in_range(ms, 99, 900);
+	harness_freeze(h, false);
+	fallow_disconnect(f);
+	end(h);
+}
+
 static void test_limits(void **state)
 {
 	struct harness_options o = plain;
@@ -569,6 +606,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_queue),
 		cmocka_unit_test(test_waiters_end),
 		cmocka_unit_test(test_stuck_backend),
+		cmocka_unit_test(test_stuck_batch),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_socket_file),
 		cmocka_unit_test(test_words),
