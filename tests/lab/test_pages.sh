@@ -24,5 +24,8 @@ used=$(($(donor_cpu 2) - before)) seconds=$((SECONDS - begin))
 say "memory server's processor time: $used ticks of 10 ms in $seconds s of gets"
 # Heartbeats are in it, on a processor that is emulated; a copy of every page would be far more.
 expect "a memory server's processor stays out of it" [ "$used" -le $((seconds * 2)) ]
+for copies in 1 2 3; do
+	expect_pages "$(all_ok 6144)" flush "r$copies" 0 6144
+done
 lab exec 1 "$BIN/fallow bench --socket /run/f.sock --size 32MiB --gets 2000 --depth 1 --copies 1 --compressible 0" 2>/dev/null |
 	while read -r line; do say "$line"; done
