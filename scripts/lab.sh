@@ -9,7 +9,8 @@ usage() {
 Usage: ./run lab COMMAND [ARGUMENT...]
 
   up N                start N nodes (1 to 16) and wait until they take commands
-  exec NODE CMD...    run a shell command on a node; its output and its exit code (125: the node died)
+  exec NODE CMD...    run a shell command on a node; its output and its exit code (125: the node died;
+                      124: it does not answer)
   start NODE NAME CMD...
                       run a command on a node in the background; output in the node's share, NAME.log
   kill NODE           end a node as a power failure does
@@ -39,6 +40,7 @@ LAB=${FALLOW_LAB_DIR:-/tmp/fallow-lab-$(id -u)}
 CACHE=${FALLOW_LAB_CACHE:-$PWD/build/lab}
 BUILD=${FALLOW_LAB_BUILD:-$PWD/build}
 BOOT_LIMIT_S=${FALLOW_LAB_BOOT_LIMIT_S:-180}
+EXEC_LIMIT_S=${FALLOW_LAB_EXEC_LIMIT_S:-900}
 
 # What the first mount needs, and what is loaded later.
 boot_modules="virtio_pci virtio_net 9pnet_virtio 9p overlay"
@@ -118,13 +120,13 @@ prepare() {
 	echo "$boot_modules $late_modules" >"$CACHE/ready"
 }
 
-command_line="console=ttyS0 loglevel=5 mitigations=off nokaslr tsc=reliable no_timer_check random.trust_cpu=on
-	oops=panic panic=-1 net.ifnames=0 quiet"
+command_line="console=ttyS0 loglevel=5 mitigations=off nokaslr tsc=reliable no_timer_check random.trust_cpu=on"
+command_line="$command_line oops=panic panic=-1 net.ifnames=0 quiet"
 
 # Some machines have a kvm device that no stock kernel comes up on.
 kvm_boots() (
 	timeout -k 1 20 qemu-system-x86_64 -M q35 -accel kvm -cpu max -m 256 -nodefaults -no-user-config -display none \
-		-no-reboot -kernel "$CACHE/vmlinuz" -initrd "$CACHE/initrd" -append "$(echo $command_line) lab.probe" \
+		-no-reboot -kernel "$CACHE/vmlinuz" -initrd "$CACHE/initrd" -append "$command_line lab.probe" \
 		-serial stdio </dev/null >"$CACHE/probe" 2>&1
 	grep -q 'lab: probe passed' "$CACHE/probe"
 )
@@ -163,7 +165,7 @@ node_start() { # NODE
 	setsid nice -n 5 qemu-system-x86_64 -name "node$node" -M q35 -accel $accel -cpu max -smp "$cpus" \
 		-m "${FALLOW_LAB_MIB:-640}" -nodefaults -no-user-config -display none -no-reboot \
 		-kernel "$CACHE/vmlinuz" -initrd "$CACHE/initrd" \
-		-append "$(echo $command_line) lab.node=$node lab.nodes=$(cat "$LAB/nodes") lab.guest=$PWD/deploy/lab/guest.sh lab.modules=$CACHE/modules" \
+		-append "$command_line lab.node=$node lab.nodes=$(cat "$LAB/nodes") lab.guest=$PWD/deploy/lab/guest.sh lab.modules=$CACHE/modules" \
 		-serial "file:$dir/console" -chardev "pipe,id=bell,path=$dir/bell" -serial chardev:bell \
 		-netdev "stream,id=net,server=off,addr.type=unix,addr.path=$LAB/net/port$node" \
 		-device "virtio-net-pci,netdev=net,host_mtu=4200,mac=52:54:00:77:00:$(printf %02x "$node")" \
@@ -189,7 +191,7 @@ node_wait() { # NODE: until it takes jobs
 }
 
 need_node() {
-	number "$1" 1 16 "a node"
+	number "${1:-}" 1 16 "a node"
 	[ -d "$(node_dir "$1")" ] || die "lab: there is no node $1 (lab up N)"
 }
 
@@ -217,8 +219,10 @@ lab_up() {
 	number "$nodes" 1 16 "the number of nodes"
 	lab_check
 	lab_down
-	mkdir -p -m 700 "$LAB" "$LAB/net"
+	mkdir -p "$LAB"
+	chmod 700 "$LAB"
 	echo "$nodes" >"$LAB/nodes"
+	mkdir "$LAB/net"
 	echo "$ACCEL" >"$LAB/accel"
 	setsid nice -n 5 "$BUILD/bin/lab-switch" "$LAB/net" serve "$nodes" </dev/null >"$LAB/switch.log" 2>&1 &
 	echo $! >"$LAB/switch.pid"
@@ -240,6 +244,8 @@ lab_up() {
 
 lab_down() {
 	local pid_file
+	[ ! -d "$LAB" ] || [ -f "$LAB/nodes" ] || [ -z "$(ls -A "$LAB")" ] ||
+		die "lab: $LAB holds something else than a cluster"
 	for pid_file in "$LAB/watch.pid" "$LAB"/node*/pid "$LAB/switch.pid"; do
 		[ ! -f "$pid_file" ] || [ "$(cat "$pid_file")" = $$ ] || end_process "$(cat "$pid_file")"
 	done
@@ -247,7 +253,7 @@ lab_down() {
 }
 
 lab_exec() {
-	local node=$1 dir job code
+	local node=$1 dir job code end=$((SECONDS + EXEC_LIMIT_S))
 	need_node "$node"
 	shift
 	[ $# -gt 0 ] || die "lab: exec needs a command"
@@ -256,8 +262,13 @@ lab_exec() {
 	job=$(mktemp -d "$dir/share/jobs/XXXXXXXX")
 	chmod 755 "$job"
 	printf 'cd %q\n%s\n' "$PWD" "$*" >"$job/command"
-	basename "$job" >>"$dir/bell.in"
+	basename "$job" 1<>"$dir/bell.in" # opened both ways it does not wait for a reader
 	while [ ! -f "$job/code" ]; do
+		if [ $SECONDS -ge $end ]; then
+			cat "$job/output" 2>/dev/null || true
+			echo "lab: node $node has not answered for $EXEC_LIMIT_S s" >&2
+			exit 124
+		fi
 		if ! node_runs "$node"; then
 			cat "$job/output" 2>/dev/null || true
 			cat "$job/errors" >&2 2>/dev/null || true

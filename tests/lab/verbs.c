@@ -338,7 +338,7 @@ static int compare_u32(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static void print_latency(struct rig *r, struct transport_conn *c)
+static void print_latency(struct rig *r, struct transport_conn *c, bool sleeping)
 {
 	enum { READS = 1000 };
 	static uint32_t us[READS];
@@ -349,13 +349,15 @@ static void print_latency(struct rig *r, struct transport_conn *c)
 		uint64_t begin = now_us();
 		CHECK(!ops->post(c, &e.op), "post");
 		ops->doorbell(c);
+		if (sleeping)
+			CHECK(!wait_end(r, &e), "read");
 		while (!e.ended)
 			CHECK(ops->poll(r->t, 1) >= 0, "poll");
 		us[i] = (uint32_t)(now_us() - begin);
 	}
 	qsort(us, READS, sizeof us[0], compare_u32);
-	printf("read of 4 KiB, polling: p50 %u us, p99 %u us\n", us[READS / 2],
-		us[READS * 99 / 100]);
+	printf("read of 4 KiB, %s: p50 %u us, p99 %u us\n", sleeping ? "sleeping" : "polling",
+		us[READS / 2], us[READS * 99 / 100]);
 }
 
 /* A refused access is told as such, stops the connection and nothing else; a new one works. */
@@ -575,8 +577,10 @@ static int check(struct rig *r, unsigned rounds)
 	CHECK(!err, "mem_register: %s", strerror(-err));
 	struct transport_conn *c = must_connect(r, token_a);
 	check_transfers(r, c, rounds ? rounds : 140);
-	if (!rounds)
-		print_latency(r, c);
+	if (!rounds) {
+		print_latency(r, c, false);
+		print_latency(r, c, true);
+	}
 	drop(c);
 	if (!rounds) {
 		check_rights(r);
