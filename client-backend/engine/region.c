@@ -480,6 +480,10 @@ void region_want(struct engine *e, uint64_t now)
 		if (want && e->kinds[SEG_DIRTY] > low)
 			want = 2;
 	}
+	/* What could not be kept would be asked for, given back and asked for again. */
+	uint64_t rows_free = e->cfg.max_regions - stat_get(&e->stats.regions);
+	if (want > rows_free)
+		want = (uint32_t)rows_free;
 	if (!want)
 		e->want_since_ns = 0;
 	else if (!e->want_since_ns)

@@ -213,6 +213,38 @@ static void a_put_that_nothing_can_help_is_refused_at_once(void **state)
 	get_many(1, n, 0);
 }
 
+static void with_two_regions(struct engine_config *cfg)
+{
+	cfg->max_regions = 2;
+}
+
+static int setup_two_regions(void **state)
+{
+	(void)state;
+	w = world_new_with(with_two_regions);
+	return 0;
+}
+
+/* No more regions are asked for than can be kept, and no put waits for one. */
+static void a_full_region_table_asks_for_no_more(void **state)
+{
+	uint32_t n = 0;
+
+	(void)state;
+	w->give_regions = true;
+	world_pool(w, 1, PERSISTENT, 0, 1, 0);
+	while (world_put(w, 1, n, n) == 0)
+		n++;
+	assert_int_equal(STAT(regions), 2);
+	assert_int_equal(w->regions, 2);
+	assert_int_equal(w->wanted, 0);
+	world_run(w, 5000);
+	uint64_t start = w->now_ns;
+	assert_int_equal(world_put(w, 1, n, n), -ENOSPC);
+	assert_true(w->now_ns - start < w->cfg.put_wait_ns / 10);
+	get_many(1, n, 0);
+}
+
 static void a_quota_refuses_new_pages_only(void **state)
 {
 	(void)state;
@@ -610,6 +642,8 @@ int main(void)
 		TEST(a_full_cluster_refuses_and_loses_nothing),
 		TEST(a_put_waits_for_a_move_to_be_tried_again),
 		TEST(a_put_that_nothing_can_help_is_refused_at_once),
+		cmocka_unit_test_setup_teardown(
+			a_full_region_table_asks_for_no_more, setup_two_regions, teardown),
 		TEST(a_quota_refuses_new_pages_only),
 		TEST(a_lost_donor_at_two_copies_loses_nothing_and_is_repaired),
 		TEST(a_lost_donor_at_one_copy_gives_eio_and_nothing_wrong),
