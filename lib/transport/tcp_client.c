@@ -1,6 +1,7 @@
 /* The data half of the tcp transport: requests out of, and answers into, leased memory of a lane.
  */
 #include "lib/transport/tcp_client.h"
+#include "lib/transport/done_list.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -471,25 +472,6 @@ static int tcp_event_fd(struct transport *transport)
 	return ((struct tcp_transport *)transport)->epoll_fd;
 }
 
-/* Takes the connection's ops off the completed list, in order. */
-static struct transport_op *done_extract(struct tcp_transport *t, const struct tcp_conn *c)
-{
-	struct transport_op *mine = NULL, **mine_last = &mine, **p = &t->done_first;
-	while (*p) {
-		struct transport_op *op = *p;
-		if (op->priv[0] != (uintptr_t)c) {
-			p = &op->next;
-			continue;
-		}
-		*p = op->next;
-		op->next = NULL;
-		*mine_last = op;
-		mine_last = &op->next;
-	}
-	t->done_last = p;
-	return mine;
-}
-
 static void tcp_disconnect(struct transport_conn *conn)
 {
 	struct tcp_conn *c = (struct tcp_conn *)conn;
@@ -507,7 +489,7 @@ static void tcp_disconnect(struct transport_conn *conn)
 	close(c->fd);
 	c->fd = -1;
 	hello_ticket_drop(&t->book, &c->ticket);
-	struct transport_op *op = done_extract(t, c);
+	struct transport_op *op = transport_ops_extract(&t->done_first, &t->done_last, c);
 	while (op) {
 		struct transport_op *next = op->next;
 		op->done(op, (int)(int64_t)op->priv[1]);

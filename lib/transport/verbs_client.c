@@ -1,5 +1,6 @@
 /* The data half of the verbs transport: work requests out, completions in, in the order posted. */
 #include "lib/transport/verbs_client.h"
+#include "lib/transport/done_list.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -364,24 +365,6 @@ static void drain_wait(struct verbs_conn *c)
 	}
 }
 
-static struct transport_op *done_extract(struct verbs_transport *t, const struct verbs_conn *c)
-{
-	struct transport_op *mine = NULL, **mine_last = &mine, **p = &t->done_first;
-	while (*p) {
-		struct transport_op *op = *p;
-		if (op->priv[0] != (uintptr_t)c) {
-			p = &op->next;
-			continue;
-		}
-		*p = op->next;
-		op->next = NULL;
-		*mine_last = op;
-		mine_last = &op->next;
-	}
-	t->done_last = p;
-	return mine;
-}
-
 static void verbs_disconnect(struct transport_conn *conn)
 {
 	struct verbs_conn *c = (struct verbs_conn *)conn;
@@ -399,7 +382,7 @@ static void verbs_disconnect(struct transport_conn *conn)
 	t->conn[c->row] = NULL;
 	c->attached = false;
 	hello_ticket_drop(&t->book, &c->ticket);
-	struct transport_op *op = done_extract(t, c);
+	struct transport_op *op = transport_ops_extract(&t->done_first, &t->done_last, c);
 	while (op) {
 		struct transport_op *next = op->next;
 		op->done(op, (int)(int64_t)op->priv[1]);
