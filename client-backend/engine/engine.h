@@ -101,7 +101,7 @@ struct engine_region_desc {
 struct engine_io {
 	const struct engine_region_desc *region; /* NULL: the disk tier */
 	uint64_t offset; /* bytes in the region, or in the disk tier's file */
-	uint32_t len;	 /* bytes; whole segments for writes, any range for reads */
+	uint32_t len;	 /* bytes; a segment as far as it is used for writes, any range for reads */
 	bool background; /* a move, not a client's get: may be delayed behind those */
 	void *buf; /* in the memory that engine_memory() tells, 64-byte aligned; for the disk tier
 		    * offset, len and buf are multiples of 4096 */

@@ -678,12 +678,12 @@ static bool spill_sparse(const struct engine *e, uint32_t row)
 	       moves_of(e, MOVE_CLEAN) < (e->cfg.moves + 1) / 2;
 }
 
-static bool spill_has_target(const struct engine *e)
+/* A spill that could end well: a donor for each copy, or the disk. */
+static bool spill_can_finish(const struct engine *e, unsigned copies)
 {
-	for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
-		if (e->donor[d].up && !e->donor[d].suspect && e->donor[d].free_slots > 0)
-			return true;
-	return disk_has_room(e);
+	uint32_t free_slots;
+
+	return donors_with_room(e, &free_slots) >= copies || disk_has_room(e);
 }
 
 /* False: nowhere to go for another copy now. */
@@ -706,7 +706,7 @@ static void spill_start(struct engine *e, uint64_t now)
 	/* Segments that only idle streams still hold open are no use to anybody. */
 	if (e->kinds[SEG_DIRTY] == 0 && !log_seal_coldest(e, false))
 		return;
-	bool target = spill_has_target(e);
+	bool target = spill_can_finish(e, 1);
 
 	for (; wanted > 0 && vain < SPILL_VAIN; wanted--) {
 		uint32_t row = seg_queue_victim(e, &e->spill), active = e->moves_active;
@@ -726,14 +726,6 @@ static void spill_start(struct engine *e, uint64_t now)
 	}
 	if (wanted > 0)
 		e->spill_at_ns = now + SETTLE_NS;
-}
-
-/* A spill that could end well: a donor for each copy, or the disk. */
-static bool spill_can_finish(const struct engine *e, unsigned copies)
-{
-	uint32_t free_slots;
-
-	return donors_with_room(e, &free_slots) >= copies || disk_has_room(e);
 }
 
 bool move_may_free(struct engine *e, uint64_t now, unsigned copies)
