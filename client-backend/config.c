@@ -66,6 +66,11 @@ static const struct config_field lane_fields[] = {
 		"Processors to pin lanes to, in turn; an empty list pins none."),
 	CONFIG_VALUE(fallowd_config, "idle_poll", lanes.idle_poll_ns, CONFIG_DURATION, "50us", 0,
 		1 * CONFIG_S, "A lane with nothing to do polls for this long, then sleeps."),
+	CONFIG_VALUE(fallowd_config, "get_poll", lanes.get_poll_ns, CONFIG_DURATION, "200us", 0,
+		1 * CONFIG_S,
+		"The same while a get waits for a donor or the disk: sleeping and waking would "
+		"cost "
+		"more than a fast network does. The shorter of the two never counts."),
 	CONFIG_END,
 };
 

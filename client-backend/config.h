@@ -41,6 +41,7 @@ struct fallowd_config {
 		uint32_t cpu_count;		  /* 0: not pinned */
 		uint32_t cpus[FALLOWD_MAX_LANES]; /* lane i runs on cpus[i % cpu_count] */
 		uint64_t idle_poll_ns;		  /* polls this long before it sleeps */
+		uint64_t get_poll_ns;		  /* the same while a get is under way */
 	} lanes;
 	struct {
 		struct config_amount size; /* all lanes together */

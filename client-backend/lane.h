@@ -12,7 +12,7 @@ struct lane;
 struct lane_config {
 	unsigned lane, lanes;
 	int cpu; /* -1: not pinned */
-	uint64_t idle_poll_ns;
+	uint64_t idle_poll_ns, get_poll_ns;
 	const char *arena_path;
 	struct engine_config engine;
 	const char *disk_path; /* NULL: no disk tier */

@@ -229,6 +229,7 @@ void lane_message(struct lane *l, const struct lane_msg *m)
 	case LANE_TUNE:
 		engine_tune(l->engine, &m->tune.engine);
 		l->cfg.idle_poll_ns = m->tune.idle_poll_ns;
+		l->cfg.get_poll_ns = m->tune.get_poll_ns;
 		break;
 	case LANE_PING:
 		call_answer(l, m, 0, 0);
@@ -369,6 +370,14 @@ static void lane_end(struct lane *l)
 	lane_reply(l, &r);
 }
 
+static uint64_t poll_ns(const struct lane *l)
+{
+	bool waited_for = engine_gets_in_flight(l->engine) > 0;
+
+	return waited_for && l->cfg.get_poll_ns > l->cfg.idle_poll_ns ? l->cfg.get_poll_ns
+								      : l->cfg.idle_poll_ns;
+}
+
 void *lane_main(void *arg)
 {
 	struct lane *l = arg;
@@ -384,7 +393,7 @@ void *lane_main(void *arg)
 			idle_since = now;
 			continue;
 		}
-		if (now - idle_since >= l->cfg.idle_poll_ns)
+		if (now - idle_since >= poll_ns(l))
 			lane_sleep(l);
 	}
 	lane_end(l);

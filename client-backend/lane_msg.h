@@ -57,7 +57,7 @@ struct lane_msg {
 		} account;
 		struct {
 			struct engine_config engine;
-			uint64_t idle_poll_ns;
+			uint64_t idle_poll_ns, get_poll_ns;
 		} tune;
 	};
 };

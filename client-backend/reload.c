@@ -47,6 +47,7 @@ static void take_over(struct daemon *d, const struct fallowd_config *new)
 	d->cfg.store.live_percent = new->store.live_percent;
 	d->cfg.pools.zstd_level = new->pools.zstd_level;
 	d->cfg.lanes.idle_poll_ns = new->lanes.idle_poll_ns;
+	d->cfg.lanes.get_poll_ns = new->lanes.get_poll_ns;
 	d->cfg.log = new->log;
 	d->cfg.others_allowed = new->others_allowed;
 	d->cfg.others = new->others;
@@ -58,6 +59,7 @@ static void take_over(struct daemon *d, const struct fallowd_config *new)
 		log_warn("reload", "more clients than accounts: some have none");
 	store_engine_config(d, &m.tune.engine);
 	m.tune.idle_poll_ns = d->cfg.lanes.idle_poll_ns;
+	m.tune.get_poll_ns = d->cfg.lanes.get_poll_ns;
 	lanes_post(d, &m);
 }
 

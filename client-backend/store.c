@@ -115,6 +115,7 @@ static int lane_config_open(struct daemon *d, unsigned i)
 		.lanes = c->lanes.count,
 		.cpu = c->lanes.cpu_count ? (int)c->lanes.cpus[i % c->lanes.cpu_count] : -1,
 		.idle_poll_ns = c->lanes.idle_poll_ns,
+		.get_poll_ns = c->lanes.get_poll_ns,
 		.arena_path = path,
 		.engine = d->engine,
 		.disk_path = c->disk.path[0] ? c->disk.path : NULL,

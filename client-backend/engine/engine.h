@@ -246,6 +246,8 @@ int engine_pool_destroy(struct engine *e, uint32_t id);
 int engine_put(
 	struct engine *e, const struct engine_key *k, const void *page, struct engine_req *req);
 int engine_get(struct engine *e, const struct engine_key *k, void *page, struct engine_req *req);
+/* Reads for gets that donors or the disk have not answered yet. */
+unsigned engine_gets_in_flight(const struct engine *e);
 void engine_kick(struct engine *e);
 /* Takes back a request in progress: done() will not be called. Not from a done(). */
 void engine_cancel(struct engine *e, struct engine_req *req);

@@ -143,6 +143,11 @@ int engine_get(struct engine *e, const struct engine_key *k, void *page, struct 
 	return -EINPROGRESS;
 }
 
+unsigned engine_gets_in_flight(const struct engine *e)
+{
+	return e->fetch_count_active;
+}
+
 /* ---- holders ---- */
 
 bool holder_reachable(struct engine *e, uint64_t holder, unsigned which)
