@@ -83,6 +83,8 @@ cpu_ns() { # NODE PID-FILE
 
 ### Devices
 
+device_names() { printf '%s\n' "${!DEVICE[@]}" | sort; }
+
 devices_up() {
 	local file name out path
 	for file in bench/rdma/devices/*.sh; do
@@ -94,7 +96,7 @@ devices_up() {
 			MADE="${MADE:-} $name"
 		else
 			say "$name is left out: $out"
-			sample left_out "$(jq -cn --arg device "$name" --arg why "$out" '{device: $device, why: $why}')"
+			sample "left_out.$name" "$(jq -cn --arg device "$name" --arg why "$out" '{device: $device, why: $why}')"
 		fi
 	done
 	[ -n "${DEVICE[fallow]:-}" ] || say "fallow as a block device is left out: no --device fallow=PATH"
@@ -104,7 +106,7 @@ devices_down() {
 	local name
 	for name in ${MADE:-}; do
 		# shellcheck disable=SC1090
-		(. "bench/rdma/devices/$name.sh" && device_down) >/dev/null 2>&1
+		(. "bench/rdma/devices/$name.sh" && device_down) >/dev/null 2>&1 || say "$name could not be taken down"
 	done
 	MADE=""
 }

@@ -177,7 +177,7 @@ def extras(figures):
                   f"longest get {off['longest_get_ms']:.0f} ms of {off['gets']}; known after "
                   f"{off['known_after_s']:.1f} s, two holders of everything after {off['two_holders_after_s']:.1f} s; "
                   f"{off['repaired_mib']:.0f} MiB repaired at {off['repair_mib_s']:.1f} MiB/s.", ""]
-    for s in figures.by_name.get("left_out", {}).values():
+    for s in (s for name, rounds in figures.by_name.items() if name.startswith("left_out.") for s in rounds.values()):
         lines += [f"Left out: {s['device']}: {s['why'].splitlines()[-1] if s['why'] else '?'}", ""]
     return lines
 

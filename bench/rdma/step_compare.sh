@@ -12,7 +12,7 @@ backend_start
 wait_for "the donor is up" donors_up 1
 read_server_start
 devices_up
-for name in "${!DEVICE[@]}"; do device_fill "${DEVICE[$name]}"; done
+for name in $(device_names); do device_fill "${DEVICE[$name]}"; done
 
 # The last pool is larger than the local tier: what was put before it is on the donor alone.
 fallow_pages put --pool inc --pages "$pages" --depth 16 --seed 1 >/dev/null || fail "cannot store"
@@ -46,7 +46,7 @@ for ROUND in $(seq "$ROUNDS"); do
 
 	measure ib_write_bw perftest bandwidth ib_write_bw 1048576 -n "$([ $QUICK = 1 ] && echo 32 || echo 96)"
 	measure spill fallow_pages put --pages "$spill" --depth 16 --seed "$((20 + ROUND))" --mark 50
-	for name in "${!DEVICE[@]}"; do
+	for name in $(device_names); do
 		[ "$name" = nvme_rdma ] || fio_device "$name" "${DEVICE[$name]}"
 	done
 done

@@ -24,7 +24,7 @@ swap_run() {
 
 for ROUND in $(seq "$ROUNDS"); do
 	say "-- round $ROUND"
-	for name in "${!DEVICE[@]}"; do
+	for name in $(device_names); do
 		measure "swap.$name" swap_run "${DEVICE[$name]}" "$ROUND"
 	done
 done
