@@ -34,7 +34,7 @@ struct bench {
 /* What the daemon counted, and when it was asked. */
 struct account {
 	uint64_t at_ns;
-	double get_remote_s, gets_remote, written_bytes, read_bytes;
+	double get_remote_s, gets_remote, written_bytes, read_bytes, missing;
 };
 
 static struct bench bench;
@@ -114,6 +114,7 @@ static int account_take(const struct bench *b, struct account *a)
 	a->gets_remote = metric_sum(text, "fallow_get_remote_seconds_count", "");
 	a->written_bytes = metric_sum(text, "fallow_tier_bytes_total", "\"remote_write\"");
 	a->read_bytes = metric_sum(text, "fallow_tier_bytes_total", "\"remote_read\"");
+	a->missing = metric_sum(text, "fallow_segments_underreplicated", "");
 	return 0;
 }
 
@@ -258,6 +259,32 @@ static int measure(struct bench *b)
 	return 0;
 }
 
+/* Says when segments begin to lack copies, and when none does any more. */
+static int watch(const struct bench *b)
+{
+	struct timespec pause = {.tv_nsec = 200000000}, now;
+	uint64_t start = samples_now_ns();
+	struct account a;
+	double last = -1;
+
+	while (samples_now_ns() - start < b->seconds * 1000000000ull) {
+		int err = account_take(b, &a);
+
+		if (err)
+			return err;
+		if ((a.missing > 0) != (last > 0) || last < 0) {
+			clock_gettime(CLOCK_REALTIME, &now);
+			printf("{\"at_ms\":%" PRId64 ",\"missing\":%.0f,\"written_bytes\":%.0f}\n",
+				(int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, a.missing,
+				a.written_bytes);
+			fflush(stdout);
+		}
+		last = a.missing;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
 static int bench_open(struct bench *b)
 {
 	struct fallow_pool_opts opts = {.size = sizeof(opts),
@@ -277,7 +304,7 @@ static int bench_open(struct bench *b)
 
 static int usage(void)
 {
-	fputs("usage: bench_pages put|get OPTION...\n"
+	fputs("usage: bench_pages put|get|watch OPTION...\n"
 	      "  --socket PATH --http PATH   the daemon's sockets\n"
 	      "  --pool NAME                 (an unnamed one, gone at the end)\n"
 	      "  --first N --pages N         the pages; a put goes through them, a get draws\n"
@@ -285,6 +312,8 @@ static int usage(void)
 	      "  --depth N                   in flight (1)\n"
 	      "  --compressible PERCENT --copies N --seed N\n"
 	      "  --mark PERCENT              measure only after that share\n"
+	      "watch needs --http and --seconds: a line when segments lack copies, and when none "
+	      "does.\n"
 	      "Prints one JSON line; 1 when a page was wrong, refused or missing.\n",
 		stderr);
 	return 2;
@@ -361,6 +390,16 @@ int main(int argc, char **argv)
 	b->depth = 1;
 	b->seed = 1;
 	b->put = argc > 1 && !strcmp(argv[1], "put");
+	if (argc > 1 && !strcmp(argv[1], "watch")) {
+		b->socket = "";
+		b->pages = 1;
+		if (options_take(b, argc, argv))
+			return usage();
+		err = watch(b);
+		if (err)
+			fprintf(stderr, "bench_pages: %s\n", fallow_strerror(err));
+		return err ? 1 : 0;
+	}
 	if (argc < 2 || (!b->put && strcmp(argv[1], "get")) || options_take(b, argc, argv))
 		return usage();
 	b->random = mix(b->seed ^ samples_now_ns());

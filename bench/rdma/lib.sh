@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What the steps of the bench share: samples, the programs on the nodes, the peers' devices. Sourced by run.sh.
 TARGET=2                  # the node that holds what node 1 asks for
-DEVICE_MIB=192 SET_MIB=64 # of each peer's device, and how much of it fio uses
+DEVICE_MIB=192 SET_MIB=32 # of each peer's device, and how much of it fio uses
 
 address() { echo "10.77.0.$1"; }
 
@@ -76,9 +76,10 @@ fallow_pages() {
 	lab exec 1 "timeout 600 $BIN/bench_pages $what --socket /run/f.sock --http /run/f.http $*" 2>&1
 }
 
-# Processor time of a daemon's threads so far and the time now, both in ns, as its own kernel counts them.
+# A daemon's processor time so far, the time now, both in ns, and how often its threads woke: as its own kernel counts.
 cpu_ns() { # NODE PID-FILE
-	lab exec "$1" "awk '{sum += \$1} END {printf \"%.0f \", sum}' /proc/\$(<$2)/task/*/schedstat; date +%s%N"
+	lab exec "$1" "cd /proc/\$(<$2)/task && awk '{sum += \$1} END {printf \"%.0f \", sum}' */schedstat &&
+		awk '/^voluntary/ {sum += \$2} END {printf \"%d \", sum}' */status; date +%s%N"
 }
 
 ### Devices

@@ -154,11 +154,15 @@ def swap_table(figures):
 
 def extras(figures):
     lines = []
-    cpu = figures.by_name.get("cpu", {}).get(0)
-    if cpu:
-        lines += [f"Processor time over {cpu['window_ns'] / 1e9:.0f} s of load ({cpu['gets_per_s']:.0f} gets/s, "
-                  f"{cpu['spilled_mib']:.0f} MiB spilled): memory server {cpu['memserver_percent']:.3f} %, "
-                  f"fallowd {cpu['fallowd_percent']:.1f} %.", ""]
+    for name, text in (("cpu", "of load"), ("cpu_idle", "with nothing to do")):
+        cpu = figures.by_name.get(name, {}).get(0)
+        if cpu:
+            lines += [f"Processor time over {cpu['window_ns'] / 1e9:.0f} s {text} ({cpu['gets_per_s']:.0f} gets/s, "
+                      f"{cpu['spilled_mib']:.0f} MiB spilled): memory server {cpu['memserver_percent']:.3f} % and "
+                      f"{cpu['memserver_wakeups_per_s']:.1f} wake-ups/s, fallowd {cpu['fallowd_percent']:.1f} %.", ""]
+    if "cpu" in figures.by_name:
+        lines += ["Debian's kernel charges a process with the interrupts that arrive while it runs; Soft-RoCE does its "
+                  "work in them.", ""]
     daemon = figures.by_name.get("daemon_get", {}).get(1)
     mean = figures.median("get_incompressible_1", "daemon_mean_us")
     if daemon:

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # Raw verbs, Fallow and the peers in turn, round by round; what is compared stands side by side in time.
 pages=$([ $QUICK = 1 ] && echo 10240 || echo 12288)
-reads=$([ $QUICK = 1 ] && echo 500 || echo 2000)
+reads=$([ $QUICK = 1 ] && echo 500 || echo 1500)
 burst=$([ $QUICK = 1 ] && echo 1024 || echo 4096)
-spill=$([ $QUICK = 1 ] && echo 12288 || echo 24576)
+spill=$([ $QUICK = 1 ] && echo 12288 || echo 20480)
 
 clean_up
 donor_start $TARGET 'region: {size: 16MiB}' 'memory: {min: 512MiB, max: 512MiB, floor: 1%}'

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Processor time that the daemons themselves use while gets and spills go on.
+# Processor time that the daemons themselves use while gets and spills go on, and while nothing does.
 seconds=$([ $QUICK = 1 ] && echo 10 || echo 60)
 clean_up
 donor_start $TARGET 'region: {size: 16MiB}' 'memory: {min: 512MiB, max: 512MiB, floor: 1%}'
@@ -8,18 +8,33 @@ backend_start
 wait_for "the donor is up" donors_up 1
 fallow_pages put --pool inc --pages 12288 --depth 16 --seed 1 >/dev/null || fail "cannot store"
 fallow_pages put --pool last --pages 10240 --depth 16 --seed 3 >/dev/null || fail "cannot store"
-read -r donor_0 at_0 <<<"$(cpu_ns $TARGET /run/donor.pid | paste -sd' ')"
-read -r backend_0 host_0 <<<"$(cpu_ns 1 /run/f.pid | paste -sd' ')"
-wire_0=$(json status '.traffic.wire_written_bytes')
+wait_for "the spilling ends" json_is status '.segments_underreplicated == 0'
+
+account() { # what both daemons used so far, as JSON
+	local donor backend
+	donor=$(cpu_ns $TARGET /run/donor.pid) backend=$(cpu_ns 1 /run/f.pid)
+	jq -cn --arg donor "$donor" --arg backend "$backend" --argjson wire "$(json status '.traffic.wire_written_bytes')" \
+		'{donor: ($donor | split(" ") | map(tonumber)), backend: ($backend | split(" ") | map(tonumber)), wire: $wire}'
+}
+
+# used NAME BEFORE AFTER [FIGURES]
+used() {
+	sample "$1" "$(jq -cn --argjson a "$2" --argjson b "$3" --argjson load "${4:-{\}}" '
+		def percent(of): 100 * ($b[of][0] - $a[of][0]) / ($b[of][2] - $a[of][2]);
+		{memserver_percent: percent("donor"), fallowd_percent: percent("backend"), window_ns: ($b.donor[2] - $a.donor[2]),
+		memserver_ns: ($b.donor[0] - $a.donor[0]), fallowd_ns: ($b.backend[0] - $a.backend[0]),
+		memserver_wakeups_per_s: (($b.donor[1] - $a.donor[1]) / ($b.donor[2] - $a.donor[2]) * 1e9),
+		gets_per_s: ($load.per_s // 0), spilled_mib: (($b.wire - $a.wire) / 1048576)}')"
+	say "$(tail -n 1 "$SAMPLES" | jq -r '"\(.name): memory server \(.memserver_percent) %, \(.memserver_wakeups_per_s) wake-ups/s; fallowd \(.fallowd_percent) %; \(.gets_per_s) gets/s, \(.spilled_mib) MiB spilled"')"
+}
+
+before=$(account)
+sleep $((seconds / 3))
+used cpu_idle "$before" "$(account)"
+
 lab start 1 spills "while [ ! -e /run/spills.end ]; do $BIN/bench_pages put --socket /run/f.sock --http /run/f.http \
 	--pages 12288 --depth 2 --seed 4; done" >/dev/null
+before=$(account)
 line=$(fallow_pages get --pool inc --pages 12288 --seed 1 --depth 16 --seconds "$seconds") || fail "load: $line"
-read -r donor_1 at_1 <<<"$(cpu_ns $TARGET /run/donor.pid | paste -sd' ')"
-read -r backend_1 host_1 <<<"$(cpu_ns 1 /run/f.pid | paste -sd' ')"
-wire_1=$(json status '.traffic.wire_written_bytes')
+used cpu "$before" "$(account)" "$line"
 lab exec 1 'touch /run/spills.end; while pgrep -x bench_pages >/dev/null; do sleep 0.2; done; rm /run/spills.end'
-sample cpu "$(jq -c --argjson donor $((donor_1 - donor_0)) --argjson window $((at_1 - at_0)) --argjson backend $((backend_1 - backend_0)) \
-	--argjson host $((host_1 - host_0)) --argjson wire $((wire_1 - wire_0)) \
-	'{memserver_ns: $donor, window_ns: $window, memserver_percent: (100 * $donor / $window), fallowd_percent: (100 * $backend / $host),
-	gets_per_s: .per_s, spilled_mib: ($wire / 1048576)}' <<<"$line")"
-say "$(tail -n 1 "$SAMPLES" | jq -r '"memory server \(.memserver_percent) %, fallowd \(.fallowd_percent) % of the time; \(.gets_per_s) gets/s, \(.spilled_mib) MiB spilled"')"

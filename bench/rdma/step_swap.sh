@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Each device as the only swap, for a program that needs twice the memory that it may use.
-need_mib=$([ $QUICK = 1 ] && echo 32 || echo 96)
-accesses=$([ $QUICK = 1 ] && echo 500 || echo 4000)
+need_mib=$([ $QUICK = 1 ] && echo 32 || echo 64)
+accesses=$([ $QUICK = 1 ] && echo 500 || echo 3000)
 clean_up
 devices_up
 
