@@ -1,6 +1,11 @@
 # shellcheck shell=bash
 # A donor loses its power at R=2 under a running load: the longest get, and how long copies are missing.
 mib=$([ $QUICK = 1 ] && echo 64 || echo 1024)
+if [ -n "${FALLOW_LAB_INVENTORY:-}" ] && ! lab can kill; then
+	say "left out: the inventory names no way to end a machine"
+	sample left_out.poweroff '{"device": "poweroff", "why": "the inventory names no way to end a machine"}'
+	return
+fi
 devices_down
 DEVICE=()
 clean_up
@@ -25,7 +30,7 @@ watched() { lab exec 1 'cat /run/lab/watch.log' | jq -s "$1"; }
 wait_for "the watch runs" lab exec 1 'grep -q missing /run/lab/watch.log'
 segments=$(json donors '.donors[0].segments')
 off=$(lab exec 1 'date +%s%3N')
-lab kill 2
+lab kill 2 || fail "node 2 cannot be killed"
 wait_for "the loss is known" lab exec 1 'grep -q "\"missing\":[1-9]" /run/lab/watch.log'
 wait_for "two copies of everything again" lab exec 1 'tail -n 1 /run/lab/watch.log | grep -q "\"missing\":0"'
 lab exec 1 'touch /run/load.end'
