@@ -6,6 +6,7 @@ set -euo pipefail
 usage() {
 	cat <<'EOF'
 Usage: ./run bench [NAME...]
+       ./run bench rdma [OPTION...]
 
   engine     puts and gets in-process against copies and LZ4; two threads against one
   memory     DRAM of the backend per stored page, at 16 million pages
@@ -14,12 +15,24 @@ Usage: ./run bench [NAME...]
   socket     libfallow against the engine called in-process
   donor      memory of a memory server beside what it leases
   idle       CPU time of idle daemons
+  rdma       Fallow over verbs beside raw verbs, NVMe-oF, NBD, a virtio disk and zram, on lab
+             machines; about half an hour without KVM (rdma --help)
 
-Without a name all run. Each prints JSON lines; bench/results/NAME.json keeps the last run's, after a
+Without a name all but rdma run. Each prints JSON lines; bench/results/NAME.json keeps the last run's, after a
 line with the date and the machine. Exit status 1 when a target was missed. Quiet machines only: two
 loads on the same cores make every ratio worthless.
 EOF
 }
+
+if [ "${1:-}" = rdma ]; then
+	shift
+	case " $* " in
+	*" -h "* | *" --help "*) exec bash bench/rdma/run.sh . --help ;;
+	esac
+	scripts/deps.sh build test lab peers
+	build_preset release >/dev/null || die "bench: the build failed"
+	exec bash bench/rdma/run.sh build "$@"
+fi
 
 names=()
 for arg in "$@"; do

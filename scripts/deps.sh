@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that a command needs, when they are missing: deps.sh [build] [test] [fuzz] [lab].
+# Installs the Debian packages that a command needs, when they are missing: deps.sh [build] [test] [fuzz] [lab] [peers].
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -9,6 +9,8 @@ build_packages="gcc libc6-dev cmake ninja-build pkg-config protobuf-c-compiler l
 test_packages="socat jq curl python3 procps"
 fuzz_packages="clang libclang-rt-14-dev"
 lab_packages="qemu-system-x86 busybox-static kmod cpio binutils util-linux iproute2 rdma-core ibverbs-providers perftest jq"
+# What the bench over verbs measures Fallow against.
+peers_packages="fio nvme-cli nbdkit nbd-client python3-minimal"
 
 wanted=$build_packages
 for group in "$@"; do
@@ -17,6 +19,7 @@ for group in "$@"; do
 	test) wanted="$wanted $test_packages" ;;
 	fuzz) wanted="$wanted $fuzz_packages" ;;
 	lab) wanted="$wanted $lab_packages" ;;
+	peers) wanted="$wanted $peers_packages" ;;
 	*) die "deps: no group '$group'" ;;
 	esac
 done

@@ -33,6 +33,7 @@ Node K is 10.77.0.K. FALLOW_LAB_DIR: where a cluster keeps its files (default /t
 FALLOW_LAB_BUILD: the build tree whose bin/lab-switch is used (default build).
 FALLOW_LAB_ACCEL: kvm or tcg (default: kvm where a machine boots with it).
 FALLOW_LAB_OWNER: a process id; the cluster goes down when that process is gone.
+FALLOW_LAB_QEMU_ARGS_K: more arguments for QEMU of node K, separated by spaces, such as a disk.
 TEXT
 }
 
@@ -45,6 +46,9 @@ EXEC_LIMIT_S=${FALLOW_LAB_EXEC_LIMIT_S:-900}
 # What the first mount needs, and what is loaded later.
 boot_modules="virtio_pci virtio_net 9pnet_virtio 9p overlay"
 late_modules="rdma_rxe ib_uverbs rdma_ucm crc32_generic crc32_pclmul crc32c_generic crc32c_intel"
+# The bench's peers of Fallow, and what the kernel asks for by itself when they start.
+late_modules="$late_modules nvmet_rdma nvmet_tcp nvme_rdma nvme_tcp nvme_fabrics brd nbd virtio_blk zram lzo_rle
+	crct10dif_common crct10dif_generic crc64_rocksoft_generic"
 
 number() { # VALUE MIN MAX WHAT
 	[[ $1 =~ ^[0-9]+$ ]] && [ "$1" -ge "$2" ] && [ "$1" -le "$3" ] || die "lab: $4 is from $2 to $3, not '$1'"
@@ -149,7 +153,7 @@ choose_accel() {
 ### Nodes
 
 node_start() { # NODE
-	local node=$1 dir accel cpus
+	local node=$1 dir accel cpus extra=FALLOW_LAB_QEMU_ARGS_$1
 	dir=$(node_dir "$node")
 	rm -rf "$dir/share/up" "$dir/share/jobs"
 	mkdir -p "$dir/share/jobs"
@@ -171,7 +175,7 @@ node_start() { # NODE
 		-device "virtio-net-pci,netdev=net,host_mtu=4200,mac=52:54:00:77:00:$(printf %02x "$node")" \
 		-device virtio-rng-pci \
 		-virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
-		-virtfs "local,path=$dir/share,mount_tag=share,security_model=none" \
+		-virtfs "local,path=$dir/share,mount_tag=share,security_model=none" ${!extra:-} \
 		</dev/null >"$dir/qemu.log" 2>&1 &
 	echo $! >"$dir/pid"
 	# Its main thread moves every frame and must not wait for processors that poll.
