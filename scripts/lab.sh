@@ -4,9 +4,17 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
 
+# Real machines in place of the lab's own.
+if [ "${1:-}" = --inventory ]; then
+	[ $# -ge 2 ] || die "lab: --inventory needs a file"
+	export FALLOW_LAB_INVENTORY=$2
+	shift 2
+fi
+[ -z "${FALLOW_LAB_INVENTORY:-}" ] || exec scripts/lab_inventory.sh "$@"
+
 usage() {
 	cat <<'TEXT'
-Usage: ./run lab COMMAND [ARGUMENT...]
+Usage: ./run lab [--inventory FILE] COMMAND [ARGUMENT...]
 
   up N                start N nodes (1 to 16) and wait until they take commands
   exec NODE CMD...    run a shell command on a node; its output and its exit code (125: the node died;
@@ -24,10 +32,17 @@ Usage: ./run lab COMMAND [ARGUMENT...]
   heal                undo cut, delay, drop and reorder
   log NODE            the node's kernel console
   share NODE          the host's directory that is /run/lab on the node
+  address NODE, device NODE, interface NODE
+                      its address on the network under test, its RDMA device, that device's network interface
+  can WHAT            exit code 0 when there is such a fault here (kill, cut, ...), verbs, or an interface to take down
+  nodes               how many nodes there can be
   refresh             let nodes see host files that changed since they were up (a new build)
   status              which nodes run
   check               whether a cluster can be started here; fetches what it needs
   down                end everything
+
+With --inventory FILE (or FALLOW_LAB_INVENTORY=FILE) all of it is done on the real machines that the file names, as far as
+it says how: deploy/lab/inventory.example, docs/LAB.md.
 
 Node K is 10.77.0.K. FALLOW_LAB_DIR: where a cluster keeps its files (default /tmp/fallow-lab-UID).
 FALLOW_LAB_BUILD: the build tree whose bin/lab-switch is used (default build).
@@ -199,6 +214,22 @@ need_node() {
 	[ -d "$(node_dir "$1")" ] || die "lab: there is no node $1 (lab up N)"
 }
 
+lab_address() {
+	number "${1:-}" 1 16 "a node"
+	echo "10.77.0.$1"
+}
+lab_device() { echo rxe0; }
+lab_interface() { echo eth0; }
+lab_nodes() { echo 16; }
+lab_transport() { echo verbs; }
+
+lab_can() {
+	case ${1:-} in
+	verbs | interface | kill | reboot | hang | resume | cut | delay | drop | reorder | heal) ;;
+	*) exit 1 ;;
+	esac
+}
+
 switch_tell() { "$BUILD/bin/lab-switch" "$LAB/net" tell "$@"; }
 
 ### Commands
@@ -326,6 +357,7 @@ command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
 up | check | exec | start | kill | reboot | refresh | status | down) "lab_$command" "$@" ;;
+address | device | interface | transport | can | nodes) "lab_$command" "$@" ;;
 cut | delay | drop | reorder | heal) switch_tell "$command" "$@" ;;
 hang | resume)
 	need_node "$1"

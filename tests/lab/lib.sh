@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # Harness of the lab's tests: memory servers and a backend on lab nodes, over verbs. Sourced by run.sh, which has the
-# cluster up; node 1 is the backend's, the others are donors'.
+# cluster up; node 1 is the backend's, the others are donors'. NODES is how many there are.
 LIMIT_S=${FALLOW_TEST_LIMIT_S:-120} # for any single wait; only a broken program needs it
+TRANSPORT=$(lab transport)
 BACKEND_SHARE=$(lab share 1)
 
 fail() {
@@ -26,9 +27,25 @@ wait_for() { # WHAT COMMAND...
 
 say() { printf '   %s\n' "$*"; }
 
+# needs WHAT...: nodes:COUNT, or what "lab can" knows. Leaves the test out where there is no such thing.
+needs() {
+	local what
+	for what in "$@"; do
+		if [[ $what = nodes:* ]] && [ "$NODES" -lt "${what#nodes:}" ]; then
+			echo "   left out: it needs ${what#nodes:} nodes, there are $NODES"
+			exit 77
+		elif [[ $what != nodes:* ]] && ! lab can "$what"; then
+			echo "   left out: '$what' cannot be had here"
+			exit 77
+		fi
+	done
+}
+
 share() { lab share "$1"; }
 
-donor_log() { echo "$(share "$1")/donor.log"; }
+now_ms() { echo $(($(date +%s%N) / 1000000)); }
+
+verbs_mode() { [ "$TRANSPORT" = verbs ] && echo on || echo off; }
 
 # donor_start NODE [YAML lines]: waits until it is ready
 donor_start() {
@@ -40,7 +57,7 @@ donor_start() {
 		failure_domain: f$node
 		listen: {address: "0.0.0.0", port: 7400}
 		tcp: {port: 7401, threads: 1}
-		verbs: {mode: on}
+		verbs: {mode: $(verbs_mode), device: "$(lab device "$node")"}
 		http: {port: 0, socket: /run/donor.http}
 	YAML
 	[ $# -eq 0 ] || printf '%s\n' "$@" >>"$dir/donor.yaml"
@@ -62,7 +79,8 @@ donor_kill() { # NODE [SIGNAL]: and waits until it is gone
 donor_cpu() { lab exec "$1" "cut -d' ' -f14,15 /proc/\$(</run/donor.pid)/stat" | tr ' ' '+' | bc_int; }
 bc_int() { local sum; read -r sum; echo $((sum)); }
 
-# backend_config NODES [YAML lines]
+# backend_config NODES [YAML lines]; STATE_DIR may be changed before
+STATE_DIR=/run/fallow-state
 backend_config() {
 	local nodes=$1 node file=$BACKEND_SHARE/f.yaml
 	shift
@@ -70,24 +88,24 @@ backend_config() {
 		cat <<-YAML
 			name: host
 			runtime_dir: /dev/shm/fallow
-			state_dir: /run/fallow-state
+			state_dir: $STATE_DIR
 			socket: {path: /run/f.sock}
 			http: {port: 0, socket: /run/f.http}
-			timing: {put_wait: 60s, get_timeout: 60s, io_timeout: 20s}
 		YAML
 		[ $# -eq 0 ] || printf '%s\n' "$@"
 		echo "donors:"
 		for node in $nodes; do
-			echo "  - {name: d$node, host: 10.77.0.$node, port: 7400, transport: verbs, failure_domain: f$node}"
+			echo "  - {name: d$node, host: $(lab address "$node"), port: 7400, transport: $TRANSPORT, failure_domain: f$node}"
 		done
 	} >"$file"
 	# A round trip takes half a millisecond here.
 	grep -q '^lanes:' "$file" || echo 'lanes: {count: 1, get_poll: 2ms}' >>"$file"
 	grep -q '^store:' "$file" || echo 'store: {size: 8MiB, segment: 256KiB, max_pages: 131072}' >>"$file"
+	grep -q '^timing:' "$file" || echo 'timing: {put_wait: 60s, get_timeout: 60s, io_timeout: 20s}' >>"$file"
 	grep -q '^pools:' "$file" || echo 'pools: {copies: 2}' >>"$file"
 	grep -q '^remote:' "$file" ||
-		echo 'remote: {verbs: on, max_lease: 512MiB, heartbeat: 500ms, suspect: 3s, dead: 8s, reconnect_max: 1s}' \
-			>>"$file"
+		echo 'remote: {max_lease: 512MiB, heartbeat: 500ms, suspect: 3s, dead: 8s, reconnect_max: 1s}' >>"$file"
+	sed -i "s/^remote: {/&verbs: $(verbs_mode), verbs_device: \"$(lab device 1)\", /" "$file"
 }
 
 backend_start() { # [OPTION...]
@@ -131,22 +149,78 @@ expect_pages() { # TALLY what...
 
 all_ok() { echo "ok=$1 refused=0 miss=0 lost=0 wrong=0 failed=0"; }
 
-# Everything of the last test ends; no page and no lease of it is left.
+# A load on node 1 that runs until load_end NAME: load_start NAME watch|churn POOL FIRST COUNT SEED [COPIES].
+# watch reads pages that are there, churn puts and reads pages of its own.
+load_start() {
+	local name=$1 what=$2
+	shift 2
+	lab exec 1 "setsid $BIN/test-pages $what /run/f.sock $* </dev/null >/run/lab/$name.load 2>&1 & echo \$! >/run/$name.load.pid"
+	wait_for "load $name runs" grep -q '^started' "$BACKEND_SHARE/$name.load"
+}
+
+# The tally is in LOAD_TALLY, the longest batch's milliseconds in LOAD_MS, the number of pages in LOAD_PAGES.
+load_end() { # NAME
+	local file=$BACKEND_SHARE/$1.load
+	lab exec 1 "kill -TERM \$(</run/$1.load.pid)" || fail "load $1 ended by itself: $(tail -n 3 "$file")"
+	wait_for "load $1 ends" grep -q '^longest_ms=' "$file"
+	LOAD_TALLY=$(grep '^ok=' "$file")
+	LOAD_MS=$(sed -n 's/^longest_ms=//p' "$file")
+	LOAD_PAGES=$(sed 's/^ok=\([0-9]*\) .*/\1/' <<<"$LOAD_TALLY")
+}
+
+# load_goes_on NAME: waits until it has done something that began after now.
+load_goes_on() {
+	local lines
+	lines=$(($(wc -l <"$BACKEND_SHARE/$1.load") + 2))
+	wait_for "load $1 goes on" sh -c "[ \$(wc -l <'$BACKEND_SHARE/$1.load') -ge $lines ]"
+}
+
+# expect_load NAME [WHAT...]: it ended with every answer right; WHAT (refused, miss, lost, failed) may have happened.
+expect_load() {
+	local name=$1 what tally
+	shift
+	load_end "$name"
+	tally=$LOAD_TALLY
+	for what in "$@"; do
+		tally=$(sed "s/$what=[0-9]*/$what=0/" <<<"$tally")
+	done
+	[ "$tally" = "$(all_ok "$LOAD_PAGES")" ] && [ "$LOAD_PAGES" -gt 0 ] || fail "load $name: $LOAD_TALLY"
+}
+
+# metric NODE FILTER: the sum of a daemon's metrics whose name and labels match
+metric() {
+	local socket=/run/donor.http
+	[ "$1" != 1 ] || socket=/run/f.http
+	lab exec "$1" "curl -s --max-time 20 --unix-socket $socket http://localhost/metrics" |
+		awk -v want="$2" '$0 !~ /^#/ && index($0, want) == 1 { sum += $NF } END { printf "%d\n", sum }'
+}
+metric_at_least() { [ "$(metric "$1" "$2")" -ge "$3" ]; }
+metric_is() { [ "$(metric "$1" "$2")" = "$3" ]; }
+
+all_copies() { json_is status '.segments_underreplicated == 0'; }
+
+# Everything of the last test ends, dead nodes come back; no fault, no page and no lease of it is left.
 clean_up() {
 	local node
+	lab heal
 	for node in $(seq "$NODES"); do
-		lab exec "$node" 'for f in /run/f.pid /run/donor.pid; do [ ! -f $f ] || kill -KILL $(<$f) 2>/dev/null; done
-			rm -rf /run/f.pid /run/donor.pid /dev/shm/fallow /run/fallow-state /run/f.sock /run/f.http
-			pkill -KILL -x test-verbs; while pgrep -x fallowd || pgrep -x fallow-memserve; do sleep 0.05; done' >/dev/null || true
-		rm -f "$(share "$node")"/{donor,f}.{log,log.old,yaml}
+		! lab can resume || lab resume "$node" 2>/dev/null || true
+		FALLOW_LAB_EXEC_LIMIT_S=60 lab exec "$node" true >/dev/null 2>&1 || lab reboot "$node" || return 1
+		lab exec "$node" 'for f in /run/*.pid; do [ ! -f $f ] || { kill -KILL $(<$f) && tail --pid=$(<$f) -f /dev/null; } 2>/dev/null; done
+			rm -rf /run/*.pid /dev/shm/fallow /run/fallow-state /run/f.sock /run/f.http /run/meminfo' >/dev/null || return 1
+		rm -rf "$(share "$node")"/*.{log,log.old,yaml,load} "$(share "$node")/fallow-state"
 	done
 }
 
 show_logs() {
-	local file
-	for file in "$LAB_DIR"/node*/share/*.log "$LAB_DIR"/node*/console; do
-		[ -s "$file" ] || continue
-		echo "== $file"
-		tail -n 25 "$file"
+	local file node
+	for node in $(seq "$NODES"); do
+		for file in "$(share "$node")"/*.log; do
+			[ -s "$file" ] || continue
+			echo "== node $node: ${file##*/}"
+			tail -n 25 "$file"
+		done
+		echo "== node $node: kernel"
+		lab log "$node" 2>&1 | tail -n 15
 	done
 }

@@ -1,4 +1,5 @@
-# A backend that is killed finds its regions again: same leases, same pages, over new queue pairs.
+# A backend that is killed finds its regions again: same leases, same pages, over new queue pairs (DESIGN, rule 2).
+needs nodes:3
 donor_start 2
 donor_start 3
 backend_config "2 3"
