@@ -180,12 +180,15 @@ struct engine_stats {
 	struct hist get_remote_ns;	 /* submit to done, gets that needed a donor */
 };
 
+enum engine_tier { ENGINE_TIER_LOCAL, ENGINE_TIER_REMOTE, ENGINE_TIER_DISK };
+
 /* A request that may complete later; the caller's, untouched until done() when -EINPROGRESS was
  * returned. */
 struct engine_req {
 	/* On the lane's thread, from engine_tick(), engine_kick() or an io's done(); may start new
 	 * requests. */
 	void (*done)(struct engine_req *req, int status);
+	uint32_t tier; /* enum engine_tier that a get was answered from; valid in done() */
 	/* private */
 	struct engine_key key;
 	void *page;
