@@ -238,6 +238,28 @@ uint64_t engine_pool_pages(const struct engine *e, uint32_t id);
 int engine_pool_destroy(struct engine *e, uint32_t id);
 
 /*
+ * A hard grant: room for so many pages and objects of a persistent pool in this lane, whatever the
+ * pages compress to. A put within it (its page exists or the pool has fewer pages than are
+ * reserved) is not refused while any tier that the pool may use has room or can be given some within
+ * put_wait_ns; other puts do not get what is promised and not used yet. Kept in the arena; ends with
+ * the pool.
+ */
+struct engine_reservation {
+	uint64_t pages, objects;
+};
+/*
+ * Sets a pool's grant; zeros: none. 0: it is kept; -ENOSPC: no room now, *possible_pages could be
+ * granted; with keep_asking the pages are held and regions asked for all the same, until the next
+ * call or a restart, so that asking again may succeed; -EDQUOT the account's quota does not allow it;
+ * -ENOENT; -EINVAL not a persistent pool, or more than fits the configuration's numbers. Unless it
+ * is 0 the grant kept before stays. What a pool has already is never refused.
+ */
+int engine_pool_reserve(struct engine *e, uint32_t id, const struct engine_reservation *r,
+	bool keep_asking, uint64_t *possible_pages);
+/* What is kept; zeros: nothing, or no such pool. */
+struct engine_reservation engine_pool_reserved(const struct engine *e, uint32_t id);
+
+/*
  * The data path. page: ENGINE_PAGE_BYTES, any alignment, must not change during the call.
  * -EINPROGRESS: req->done() will be called (within put_wait_ns or get_timeout_ns); key is copied,
  * page and req must stay until then. Other results are final and req is untouched. put: 0; -ENOSPC
