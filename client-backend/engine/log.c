@@ -54,6 +54,14 @@ uint32_t log_open_row(const struct engine *e, const struct stream *want)
 	return NONE;
 }
 
+bool log_needs_segment(const struct engine *e, const struct stream *want)
+{
+	uint32_t row = log_open_row(e, want);
+
+	return row == NONE ||
+	       e->seg[row].used + ((RECORD_MAX_BYTES + 7u) & ~7u) > e->cfg.segment_bytes;
+}
+
 static struct stream *stream_find(struct engine *e, const struct stream *want)
 {
 	struct stream *unused = NULL;
