@@ -274,7 +274,7 @@ void engine_account_usage(
 static int put_append(struct engine *e, const struct engine_pool_desc *d,
 	const struct engine_key *k, const void *page, bool promised, uint64_t *loc)
 {
-	struct stream want = stream_for_pool(d);
+	struct stream want = stream_for_pool(d, promised);
 	uint32_t row, off, len;
 	uint8_t codec = d->codec;
 	struct record_header *h;

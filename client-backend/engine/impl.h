@@ -183,16 +183,23 @@ struct pool_vol {
 	struct engine_reservation reserved; /* kept, or asked for */
 };
 
-/* What the promises lack, as things are. */
+/* What the promises lack, once the cleaner has done its work. */
 struct reserve_need {
 	uint64_t short_segments; /* that would find no place */
 	uint64_t remote_slots;	 /* that must be free on donors */
+};
+
+/* Open and dirty segments: what waits to be copied somewhere. */
+struct pending {
+	uint32_t segments;
+	uint64_t live;
 };
 
 struct stream {
 	uint32_t row; /* NONE: unused */
 	uint16_t account;
 	uint8_t persistent, copies, disk, cold;
+	uint8_t granted; /* puts within grants: others would fill what was opened for them */
 	uint64_t last_use;
 };
 
@@ -295,6 +302,7 @@ struct engine {
 	uint32_t reserved_pools;
 	uint64_t promised_pages, promised_objects; /* not used yet */
 	struct reserve_need reserve_need;	   /* when it was last looked at */
+	bool reserve_refused;			   /* a put outside of the grants, since then */
 
 	/* segments */
 	struct seg_vol *sv;
@@ -306,8 +314,8 @@ struct engine {
 	uint32_t *slot_row;	  /* who uses a local slot; NONE: free */
 	struct list clean, spill; /* segments by seg_queue */
 	uint32_t kinds[SEG_LOST + 1];
-	/* open and dirty segments, by enum engine_disk_policy and copies */
-	uint32_t pending[ENGINE_DISK_MIRROR + 1][ENGINE_MAX_COPIES + 1];
+	/* by enum engine_disk_policy and copies */
+	struct pending pending[ENGINE_DISK_MIRROR + 1][ENGINE_MAX_COPIES + 1];
 	struct list by_live[NO_BUCKET]; /* those at holders; from CLEAN_BUCKETS on the dirty ones */
 	struct stream stream[MAX_STREAMS];
 	uint32_t max_streams;
@@ -416,11 +424,8 @@ int reserve_admit(
 /* May a put outside of every grant open a segment of this stream? */
 bool reserve_allows(struct engine *e, const struct stream *s);
 void reserve_look(struct engine *e);
-/* Promised room is short, or a put within its grant waits: cleaning comes before everything. */
-static inline bool reserve_is_tight(const struct engine *e)
-{
-	return e->grant_wait.head || e->reserve_need.short_segments > 0;
-}
+/* Promised room must be made, and spilling cannot: cleaning comes before everything. */
+bool reserve_is_tight(const struct engine *e);
 
 /* ---- segment.c ---- */
 static inline uint8_t *slot_data(const struct engine *e, uint32_t slot)
@@ -481,7 +486,7 @@ uint32_t log_open_row(const struct engine *e, const struct stream *want);
 bool log_needs_segment(const struct engine *e, const struct stream *want);
 void log_seal_all(struct engine *e);
 bool log_seal_coldest(struct engine *e, bool ephemeral_only);
-struct stream stream_for_pool(const struct engine_pool_desc *d);
+struct stream stream_for_pool(const struct engine_pool_desc *d, bool granted);
 
 /* ---- region.c ---- */
 uint32_t region_slot_take(struct engine *e, uint32_t region);

@@ -581,7 +581,7 @@ static uint32_t squeeze_victim(const struct engine *e)
 
 static bool clean_due(const struct engine *e)
 {
-	if (e->reserved_pools > 0 && reserve_is_tight(e))
+	if (reserve_is_tight(e))
 		return true;
 	return e->away_held_bytes > (uint64_t)CLEAN_MIN_SEGS * e->cfg.segment_bytes &&
 	       e->away_live_bytes * 100 < e->away_held_bytes * e->cfg.live_percent;
@@ -589,7 +589,7 @@ static bool clean_due(const struct engine *e)
 
 static void clean_start(struct engine *e, uint64_t now)
 {
-	bool squeeze = e->reserved_pools > 0 && reserve_is_tight(e);
+	bool squeeze = reserve_is_tight(e);
 	bool room = e->free_slots > 0 || e->kinds[SEG_CLEAN] > 0 || e->kinds[SEG_EPHEMERAL] > 0;
 
 	while (room && clean_due(e) && now >= e->clean_at_ns && e->moves_active < e->cfg.moves &&

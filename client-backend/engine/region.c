@@ -469,9 +469,9 @@ static unsigned copies_wanted(const struct engine *e)
 {
 	unsigned copies = ENGINE_MAX_COPIES;
 
-	while (copies > 0 &&
-		!(e->pending[ENGINE_DISK_NEVER][copies] | e->pending[ENGINE_DISK_OVERFLOW][copies] |
-			e->pending[ENGINE_DISK_MIRROR][copies]))
+	while (copies > 0 && !e->pending[ENGINE_DISK_NEVER][copies].segments &&
+		!e->pending[ENGINE_DISK_OVERFLOW][copies].segments &&
+		!e->pending[ENGINE_DISK_MIRROR][copies].segments)
 		copies--;
 	return copies;
 }

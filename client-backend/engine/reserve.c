@@ -100,30 +100,60 @@ void reserve_end(struct engine *e, struct pool_row *p)
 
 /* ---- is there room? ---- */
 
-/* Bytes that a pool's pages may still come to need: all of them as large as a record can be, at the
- * share alive that the cleaner keeps up, less what is there already. */
-static uint64_t pool_segments(const struct engine *e, uint32_t row)
+/*
+ * Two ways to count. As things are: each segment that waits is a whole one, and what a pool has may
+ * still fall apart to the share alive that the cleaner keeps up. Cleaned: as if the cleaner had
+ * been everywhere. The second tells whether a promise can be kept, the first whether somebody else
+ * may take a segment without making the cleaner late.
+ */
+enum view { AS_IT_IS, CLEANED };
+
+static uint64_t usable_bytes(const struct engine *e)
+{
+	return e->cfg.segment_bytes / RECORD_WORST * RECORD_WORST;
+}
+
+/* Segments for so many bytes that live at the cleaner's share. */
+static uint64_t cleaned_segments(const struct engine *e, uint64_t live)
+{
+	uint64_t whole = usable_bytes(e) * e->cfg.live_percent / 100;
+
+	return (live + whole - 1) / whole;
+}
+
+/* What a pool's pages may still come to need: all of them as large as a record can be, less what is
+ * there already. */
+static uint64_t pool_segments(const struct engine *e, uint32_t row, enum view view)
 {
 	const struct pool_vol *v = &e->pool[row];
-	uint64_t usable = e->cfg.segment_bytes / RECORD_WORST * RECORD_WORST;
-	uint64_t dead = (v->entries - v->pages) * RECORD_WORST;
+	uint64_t dead = (v->entries - v->pages) * RECORD_WORST, worst, usable = usable_bytes(e);
 	uint64_t live = v->live_bytes > dead ? v->live_bytes - dead : 0;
-	uint64_t worst = v->reserved.pages * RECORD_WORST / e->cfg.live_percent * 100 +
-			 (v->reserved.pages ? 100 : 0);
 
+	worst = v->reserved.pages * RECORD_WORST;
+	if (view == CLEANED)
+		return worst > live ? cleaned_segments(e, worst - live) : 0;
+	worst = (worst * 100 + e->cfg.live_percent - 1) / e->cfg.live_percent;
 	return worst > live ? (worst - live + usable - 1) / usable : 0;
 }
 
-static void claims_of(const struct engine *e, struct claims *c)
+static uint64_t pending_segments(const struct engine *e, const struct pending *p, enum view view)
 {
-	memcpy(c->n, e->pending, sizeof(c->n));
+	uint64_t cleaned = cleaned_segments(e, p->live);
+
+	return view == CLEANED && cleaned < p->segments ? cleaned : p->segments;
+}
+
+static void claims_of(const struct engine *e, enum view view, struct claims *c)
+{
+	/* Ephemeral segments, of no copies, go when they must. */
+	for (unsigned i = 0; i <= ENGINE_DISK_MIRROR; i++)
+		for (unsigned k = 0; k <= ENGINE_MAX_COPIES; k++)
+			c->n[i][k] = k ? pending_segments(e, &e->pending[i][k], view) : 0;
 	for (uint32_t i = 0; i < e->reserved_pools; i++) {
 		const struct engine_pool_desc *d = &e->pool_row[e->reserved_row[i]].desc;
 
-		c->n[d->disk][d->copies] += pool_segments(e, e->reserved_row[i]);
+		c->n[d->disk][d->copies] += pool_segments(e, e->reserved_row[i], view);
 	}
-	for (unsigned i = 0; i <= ENGINE_DISK_MIRROR; i++)
-		c->n[i][0] = 0; /* ephemeral ones go when they must */
 }
 
 static unsigned claims_copies(const struct claims *c)
@@ -229,7 +259,7 @@ static bool index_fits(const struct engine *e)
 static bool rows_fit(const struct engine *e, uint64_t more)
 {
 	for (uint32_t i = 0; i < e->reserved_pools; i++)
-		more += pool_segments(e, e->reserved_row[i]);
+		more += pool_segments(e, e->reserved_row[i], AS_IT_IS);
 	return more <= e->free_rows;
 }
 
@@ -237,7 +267,7 @@ static bool promises_fit(const struct engine *e)
 {
 	struct claims c;
 
-	claims_of(e, &c);
+	claims_of(e, CLEANED, &c);
 	return index_fits(e) && e->promised_objects <= e->objects_free && rows_fit(e, 0) &&
 	       claims_fit(e, &c).short_segments == 0;
 }
@@ -245,16 +275,23 @@ static bool promises_fit(const struct engine *e)
 void reserve_look(struct engine *e)
 {
 	struct claims c;
-	uint64_t pages, whole = e->cfg.segment_bytes / RECORD_WORST;
+	uint64_t pages;
 
 	e->reserve_need = (struct reserve_need){0};
 	if (e->reserved_pools > 0) {
-		claims_of(e, &c);
+		claims_of(e, CLEANED, &c);
 		e->reserve_need = claims_fit(e, &c);
 	}
-	pages = e->reserve_need.short_segments * whole * e->cfg.live_percent / 100;
+	pages = e->reserve_need.short_segments * (e->cfg.segment_bytes / RECORD_WORST) *
+		e->cfg.live_percent / 100;
 	stat_set(&e->stats.reserved_short_pages, pages);
 	stat_set(&e->stats.promised_pages, e->promised_pages);
+	if (!e->reserve_refused)
+		return;
+	/* Others need room: regions for them, too. */
+	e->reserve_refused = false;
+	claims_of(e, AS_IT_IS, &c);
+	e->reserve_need.remote_slots = claims_fit(e, &c).remote_slots;
 }
 
 bool reserve_allows(struct engine *e, const struct stream *s)
@@ -265,9 +302,27 @@ bool reserve_allows(struct engine *e, const struct stream *s)
 		return false;
 	if (!s->persistent)
 		return true;
-	claims_of(e, &c);
+	claims_of(e, AS_IT_IS, &c);
 	c.n[s->disk][s->copies]++;
-	return claims_fit(e, &c).short_segments == 0;
+	if (claims_fit(e, &c).short_segments == 0)
+		return true;
+	e->reserve_refused = true;
+	return false;
+}
+
+bool reserve_is_tight(const struct engine *e)
+{
+	uint32_t ready = e->free_slots + e->kinds[SEG_CLEAN] + e->kinds[SEG_EPHEMERAL], slots;
+	struct claims c;
+
+	if (e->reserved_pools == 0)
+		return false;
+	if (e->reserve_need.short_segments > 0)
+		return true;
+	if (!e->grant_wait.head && ready > RESERVE_SLOTS + FLOW_SLOTS)
+		return false;
+	claims_of(e, AS_IT_IS, &c);
+	return donors_with_room(e, &slots) < claims_copies(&c);
 }
 
 int reserve_admit(

@@ -154,15 +154,21 @@ static bool kind_pends(enum seg_kind kind)
 	return kind == SEG_OPEN || kind == SEG_DIRTY;
 }
 
+static struct pending *pending_of(struct engine *e, uint32_t row)
+{
+	return &e->pending[e->seg[row].disk][e->seg[row].copies];
+}
+
 void seg_kind_set(struct engine *e, uint32_t row, enum seg_kind kind)
 {
 	enum seg_kind was = (enum seg_kind)e->sv[row].kind;
-	uint32_t *pending = &e->pending[e->seg[row].disk][e->seg[row].copies];
+	struct pending *pending = pending_of(e, row);
+	int change = kind_pends(kind) - kind_pends(was);
 
 	e->kinds[was]--;
 	e->kinds[kind]++;
-	*pending += kind_pends(kind);
-	*pending -= kind_pends(was);
+	pending->segments += (uint32_t)change;
+	pending->live += (uint64_t)change * e->sv[row].live;
 	e->sv[row].kind = (uint8_t)kind;
 }
 
@@ -236,9 +242,11 @@ void seg_classify(struct engine *e, uint32_t row)
 
 /* ---- live bytes ---- */
 
-/* Counts bytes that came alive (or died: negative, modulo 2^64) at every donor that holds them. */
-static void away_live_add(struct engine *e, uint32_t row, uint64_t bytes)
+/* Counts bytes that came alive (or died: negative, modulo 2^64) where they are, or wait to go. */
+static void place_live_add(struct engine *e, uint32_t row, uint64_t bytes)
 {
+	if (kind_pends((enum seg_kind)e->sv[row].kind))
+		pending_of(e, row)->live += bytes;
 	for (unsigned i = 0; i < DISK_HOLDER; i++) {
 		uint64_t h = e->seg[row].holder[i];
 
@@ -254,7 +262,7 @@ void seg_live_add(struct engine *e, uint32_t row, uint32_t bytes)
 	e->sv[row].live += bytes;
 	e->live_bytes += bytes;
 	stat_set(&e->stats.live_bytes, e->live_bytes);
-	away_live_add(e, row, bytes);
+	place_live_add(e, row, bytes);
 	if (e->seg[row].sealed)
 		seg_rebucket(e, row);
 }
@@ -264,7 +272,7 @@ void seg_live_sub(struct engine *e, uint32_t row, uint32_t bytes)
 	e->sv[row].live -= bytes;
 	e->live_bytes -= bytes;
 	stat_set(&e->stats.live_bytes, e->live_bytes);
-	away_live_add(e, row, -(uint64_t)bytes);
+	place_live_add(e, row, -(uint64_t)bytes);
 	if (!e->seg[row].sealed)
 		return;
 	if (e->sv[row].live == 0)
