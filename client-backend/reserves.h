@@ -43,7 +43,8 @@ struct reserves_call {
 int reserves_new(struct event_base *base, const struct env *env, unsigned lanes,
 	const struct reserves_ops *ops, void *ctx, struct reserves **out);
 /* At start, for every pool of every lane: what its arena holds (engine_pool_reserved()). */
-void reserves_adopt(struct reserves *s, uint32_t pool, const struct engine_reservation *r);
+int reserves_adopt(
+	struct reserves *s, unsigned lane, uint32_t pool, const struct engine_reservation *r);
 /*
  * Sets the grant of a pool (0: gives it back). pool: as of pools_open(); persistent. Idempotent:
  * what a lane has already, it has. While a lane lacks room, it asks donors for regions, until
