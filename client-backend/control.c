@@ -178,7 +178,27 @@ static int pools_start(struct daemon *d)
 
 static bool pools_settled(const struct daemon *d)
 {
-	return pools_idle(d->pools);
+	return pools_idle(d->pools) && reserves_idle(d->reserves);
+}
+
+static int reserves_make(struct daemon *d)
+{
+	int r = reserves_new(d->base, &env_system, d->lanes, &daemon_reserves_ops, d, &d->reserves);
+	const struct engine_pool_desc *p;
+
+	for (uint32_t cursor = 0; !r && (p = pools_next(d->pools, &cursor));)
+		for (unsigned lane = 0; !r && lane < d->lanes; lane++) {
+			struct engine_reservation kept =
+				engine_pool_reserved(lane_engine(d->lane[lane]), p->id);
+			r = reserves_adopt(d->reserves, lane, p->id, &kept);
+		}
+	return r;
+}
+
+static void reserves_drop(struct daemon *d)
+{
+	reserves_delete(d->reserves);
+	d->reserves = NULL;
 }
 
 static void pools_stop(struct daemon *d)
@@ -216,8 +236,9 @@ static void lanes_stop(struct daemon *d)
 {
 	struct lane_msg m = {.type = LANE_STOP};
 
+	reserves_stop(d->reserves);
 	if (d->pools && loop_until(d, pools_settled) < 0)
-		log_error("main", "pools were still being changed");
+		log_error("main", "pools or grants were still being changed");
 	for (unsigned i = 0; i < d->lanes_started; i++)
 		lane_send(d, i, &m);
 	if (loop_until(d, lanes_are_stopped) < 0) {
@@ -471,6 +492,7 @@ static const struct step {
 	{"store", store_open, store_close},
 	{"accounts", accounts_start, NULL},
 	{"pools", pools_start, pools_stop},
+	{"reserves", reserves_make, reserves_drop},
 	{"donors", donors_make, donors_drop},
 	{"lanes", lanes_start, lanes_stop},
 	{"cluster", cluster_step_start, cluster_step_stop},

@@ -11,6 +11,7 @@
 #include "client-backend/identity.h"
 #include "client-backend/lane.h"
 #include "client-backend/pools.h"
+#include "client-backend/reserves.h"
 #include "lib/control/session.h"
 #include "lib/http/http.h"
 
@@ -35,6 +36,7 @@ struct daemon {
 
 	struct accounts *accounts;
 	struct pools *pools;
+	struct reserves *reserves; /* hard grants */
 	struct donors *donors;
 	struct socket_server *sockets;
 	bool sockets_stopped;
@@ -74,6 +76,7 @@ void store_engine_config(const struct daemon *d, struct engine_config *e);
 
 /* frontend_ops.c */
 extern const struct pools_ops daemon_pools_ops;
+extern const struct reserves_ops daemon_reserves_ops;
 /* pools_config.rights: what the list of clients says. */
 int daemon_pools_rights(void *ctx, unsigned account, uint32_t flags, unsigned *max_pools);
 extern const struct socket_server_ops daemon_socket_ops;

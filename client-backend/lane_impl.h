@@ -40,6 +40,7 @@ struct lane {
 	/* lane thread only */
 	bool stopping;
 	bool io_started;   /* transfers wait for a kick */
+	bool short_told;   /* that promised room is short */
 	bool donors_dirty; /* what the engine was told of donors may be wrong */
 	struct {
 		bool up, suspect; /* as the control thread says */

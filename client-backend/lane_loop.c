@@ -2,6 +2,7 @@
 #include "client-backend/lane_impl.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <time.h>
@@ -187,6 +188,15 @@ static void call_answer(struct lane *l, const struct lane_msg *m, int status, ui
 		lane_reply(l, &r);
 }
 
+static void reserve_message(struct lane *l, const struct lane_msg *m)
+{
+	uint64_t possible;
+	int status = engine_pool_reserve(
+		l->engine, m->reserve.pool, &m->reserve.value, m->reserve.keep_asking, &possible);
+
+	call_answer(l, m, status, possible);
+}
+
 void lane_message(struct lane *l, const struct lane_msg *m)
 {
 	switch (m->type) {
@@ -220,6 +230,9 @@ void lane_message(struct lane *l, const struct lane_msg *m)
 		break;
 	case LANE_POOL_PAGES:
 		call_answer(l, m, 0, engine_pool_pages(l->engine, m->pool_id));
+		break;
+	case LANE_POOL_RESERVE:
+		reserve_message(l, m);
 		break;
 	case LANE_ACCOUNT_SET:
 		if (engine_account_set(l->engine, m->account.index, &m->account.value) < 0)
@@ -264,6 +277,24 @@ static void usage_publish(struct lane *l)
 	}
 }
 
+/* Donors take regions back whenever they want to: a promise may become one that cannot be kept. */
+static void short_tell(struct lane *l)
+{
+	uint64_t pages = stat_get(&engine_stats(l->engine)->reserved_short_pages);
+
+	if ((pages > 0) == l->short_told)
+		return;
+	l->short_told = pages > 0;
+	if (pages)
+		log_warn_limited("lane",
+			"lane %u: there is no room for %" PRIu64
+			" promised pages (%.2f GiB) until donors lease more",
+			l->cfg.lane, pages, (double)pages * ENGINE_PAGE_BYTES / (1 << 30));
+	else
+		log_info("lane", "lane %u: there is room for every promised page again",
+			l->cfg.lane);
+}
+
 /* One round of everything that may have happened; false: nothing had. */
 static bool lane_round(struct lane *l)
 {
@@ -295,6 +326,7 @@ static bool lane_background(struct lane *l, bool busy, uint64_t now)
 		more = engine_work(l->engine);
 		l->work_ns = now;
 	}
+	short_tell(l);
 	engine_kick(l->engine);
 	op_io_kick(l);
 	if (l->publish_ns == NEVER && (busy || more))

@@ -25,6 +25,7 @@ enum lane_msg_type {
 	LANE_POOL_ADD,	     /* pool, call */
 	LANE_POOL_DESTROY,   /* pool_id, call */
 	LANE_POOL_PAGES,     /* pool_id, call: value is the number of pages */
+	LANE_POOL_RESERVE,   /* reserve, call: value is the number of pages that are possible */
 	LANE_ACCOUNT_SET,    /* account */
 	LANE_TUNE,	     /* tune */
 	LANE_PING,	     /* call */
@@ -51,6 +52,11 @@ struct lane_msg {
 		struct socket_attachment *session;
 		struct engine_pool_desc pool;
 		uint32_t pool_id;
+		struct {
+			uint32_t pool;
+			bool keep_asking;
+			struct engine_reservation value;
+		} reserve;
 		struct {
 			unsigned index;
 			struct engine_account value;

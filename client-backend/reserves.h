@@ -43,15 +43,17 @@ struct reserves_call {
 int reserves_new(struct event_base *base, const struct env *env, unsigned lanes,
 	const struct reserves_ops *ops, void *ctx, struct reserves **out);
 /* At start, for every pool of every lane: what its arena holds (engine_pool_reserved()). */
-void reserves_adopt(struct reserves *s, uint32_t pool, const struct engine_reservation *r);
+int reserves_adopt(
+	struct reserves *s, unsigned lane, uint32_t pool, const struct engine_reservation *r);
 /*
- * Sets the grant of a pool (0: gives it back). pool: as of pools_open(); persistent. Idempotent: what
- * a lane has already, it has. While a lane lacks room, it asks donors for regions, until limit_ns
- * have passed: a few seconds are right where donors are. May allocate.
+ * Sets the grant of a pool (0: gives it back). pool: as of pools_open(); persistent. Idempotent:
+ * what a lane has already, it has. While a lane lacks room, it asks donors for regions, until
+ * limit_ns have passed: a few seconds are right where donors are. May allocate.
  */
 void reserves_set(struct reserves *s, uint32_t pool, const uint64_t oid[3], uint64_t pages,
 	uint64_t limit_ns, struct reserves_call *c);
-/* The pages granted to a pool over all lanes; 0: none. A pool's grant ends with the pool: tell it. */
+/* The pages granted to a pool over all lanes; 0: none. A pool's grant ends with the pool: tell it.
+ */
 uint64_t reserves_pages(const struct reserves *s, uint32_t pool);
 void reserves_pool_ended(struct reserves *s, uint32_t pool);
 /* Ends what is under way with -ECANCELED; reserves_idle(): the lanes have answered everything. */

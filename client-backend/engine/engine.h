@@ -160,7 +160,8 @@ int engine_config_check(const struct engine_config *cfg, char *err, size_t err_b
 
 /* Counters; written by the lane, read by anyone. */
 struct engine_stats {
-	stat_t puts, puts_refused, puts_same_filled, puts_raw, puts_waited;
+	stat_t puts, puts_refused, puts_refused_promised, puts_refused_granted, puts_same_filled,
+		puts_raw, puts_waited;
 	stat_t gets_local, gets_remote, gets_disk, gets_same_filled, gets_miss, gets_lost,
 		gets_timeout;
 	stat_t flush_pages, flush_objects;
@@ -176,6 +177,8 @@ struct engine_stats {
 	stat_t local_slots, local_slots_free, local_slots_clean;
 	stat_t remote_slots, remote_slots_used, disk_slots, disk_slots_used;
 	stat_t segments, segments_underreplicated, regions, regions_revoking;
+	stat_t promised_pages;		 /* of grants, not used yet */
+	stat_t reserved_short_pages;	 /* promised, but there is no room for them now */
 	stat_t index_bytes, table_bytes; /* DRAM beside the slots: index; everything else */
 	struct hist get_remote_ns;	 /* submit to done, gets that needed a donor */
 };
@@ -240,9 +243,9 @@ int engine_pool_destroy(struct engine *e, uint32_t id);
 /*
  * A hard grant: room for so many pages and objects of a persistent pool in this lane, whatever the
  * pages compress to. A put within it (its page exists or the pool has fewer pages than are
- * reserved) is not refused while any tier that the pool may use has room or can be given some within
- * put_wait_ns; other puts do not get what is promised and not used yet. Kept in the arena; ends with
- * the pool.
+ * reserved) is not refused while any tier that the pool may use has room or can be given some
+ * within put_wait_ns; other puts do not get what is promised and not used yet. Kept in the arena;
+ * ends with the pool.
  */
 struct engine_reservation {
 	uint64_t pages, objects;
@@ -250,9 +253,9 @@ struct engine_reservation {
 /*
  * Sets a pool's grant; zeros: none. 0: it is kept; -ENOSPC: no room now, *possible_pages could be
  * granted; with keep_asking the pages are held and regions asked for all the same, until the next
- * call or a restart, so that asking again may succeed; -EDQUOT the account's quota does not allow it;
- * -ENOENT; -EINVAL not a persistent pool, or more than fits the configuration's numbers. Unless it
- * is 0 the grant kept before stays. What a pool has already is never refused.
+ * call or a restart, so that asking again may succeed; -EDQUOT the account's quota does not allow
+ * it; -ENOENT; -EINVAL not a persistent pool, or more than fits the configuration's numbers. Unless
+ * it is 0 the grant kept before stays. What a pool has already is never refused.
  */
 int engine_pool_reserve(struct engine *e, uint32_t id, const struct engine_reservation *r,
 	bool keep_asking, uint64_t *possible_pages);

@@ -29,6 +29,7 @@ void fetch_init(struct engine *e, uint8_t *buffers)
 		e->fetch_free = f;
 	}
 	req_list_init(&e->put_wait);
+	req_list_init(&e->grant_wait);
 	req_list_init(&e->get_wait);
 	req_list_init(&e->plug);
 }
