@@ -286,7 +286,7 @@ static void cluster_step_stop(struct daemon *d)
 	}
 }
 
-static int socket_group_set(const struct fallowd_config *c)
+int daemon_socket_group_set(const struct fallowd_config *c, const char *path)
 {
 	struct group *g;
 
@@ -298,9 +298,9 @@ static int socket_group_set(const struct fallowd_config *c)
 		log_error("main", "socket.group: there is no group \"%s\"", c->socket.group);
 		return -EINVAL;
 	}
-	if (chown(c->socket.path, (uid_t)-1, g->gr_gid) < 0) {
+	if (chown(path, (uid_t)-1, g->gr_gid) < 0) {
 		int r = -errno;
-		log_error("main", "cannot give %s to group %s: %s", c->socket.path, c->socket.group,
+		log_error("main", "cannot give %s to group %s: %s", path, c->socket.group,
 			strerror(-r));
 		return r;
 	}
@@ -355,10 +355,40 @@ static int sockets_start(struct daemon *d)
 		log_error("main", "%s", err);
 		return r;
 	}
-	r = socket_group_set(c);
+	r = daemon_socket_group_set(c, c->socket.path);
 	if (r < 0)
 		sockets_stop(d);
 	return r;
+}
+
+static void on_disks_stopped(struct backend_call *call, int status, uint64_t value)
+{
+	struct daemon *d =
+		(struct daemon *)((char *)call - offsetof(struct daemon, disks_stop_call));
+
+	d->disks_stopped = true;
+}
+
+static bool disks_are_stopped(const struct daemon *d)
+{
+	return d->disks_stopped;
+}
+
+static void disks_step_stop(struct daemon *d)
+{
+	event_free(d->disks_event);
+	d->disks_event = NULL;
+	/* Grants that are being asked for would take their time. */
+	reserves_stop(d->reserves);
+	d->disks_stop_call.done = on_disks_stopped;
+	disks_stop(d->disks, &d->disks_stop_call);
+	if (loop_until(d, disks_are_stopped) < 0) {
+		log_error("main", "the lanes do not let go of guests' disks");
+		d->stuck = true;
+		return;
+	}
+	disks_delete(d->disks);
+	d->disks = NULL;
 }
 
 static void http_stop(struct daemon *d)
@@ -497,6 +527,7 @@ static const struct step {
 	{"lanes", lanes_start, lanes_stop},
 	{"cluster", cluster_step_start, cluster_step_stop},
 	{"socket", sockets_start, sockets_stop},
+	{"disks", daemon_disks_start, disks_step_stop},
 	{"http", http_start, http_stop},
 	{"signals", signals_start, signals_stop},
 	{"watchdog", watchdog_start, watchdog_stop},

@@ -413,6 +413,7 @@ void metrics_handle(void *ctx, struct http_request *r)
 	cluster_lines(m, d);
 	violations(m, d);
 	account_lines(m, d);
+	disks_metrics(d, m);
 	metrics_counter(m, "fallow_reloads_total", d->reloads, "Configuration read again.");
 	metrics_counter(m, "fallow_reloads_failed_total", d->reloads_failed, "And found wrong.");
 	metrics_counter(m, "fallow_log_dropped_total", log_dropped(), "Log lines not written.");

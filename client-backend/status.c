@@ -345,5 +345,13 @@ const struct http_route daemon_routes[] = {
 	{.path = "/v1/pools", .methods = HTTP_GET, .handle = pools_handle},
 	{.path = "/v1/clients", .methods = HTTP_GET, .handle = clients_handle},
 	{.path = "/v1/donors", .methods = HTTP_GET, .handle = donors_handle},
+	{.path = "/v1/disks",
+		.methods = HTTP_GET | HTTP_POST,
+		.unix_only = HTTP_POST,
+		.handle = disks_handle},
+	{.path = "/v1/disks/*",
+		.methods = HTTP_GET | HTTP_DELETE,
+		.unix_only = HTTP_DELETE,
+		.handle = disks_one_handle},
 	{.path = NULL},
 };
