@@ -178,16 +178,15 @@ struct table {
 static enum vring_fault desc_read(
 	const struct vring *v, const struct table *t, uint32_t i, struct virtq_desc *out)
 {
-	const struct virtq_desc *at = t->direct + i;
-	uint64_t word[2];
+	const void *at;
+	uint64_t word[2], len = sizeof(*out);
 
-	if (!t->direct) {
-		uint64_t len = sizeof(*at), guest_addr = t->guest_addr + i * sizeof(*at);
-
-		at = (const void *)vhost_memory_guest(v->place.memory, guest_addr, &len);
-		if (!at || len < sizeof(*at))
-			return VRING_FAULT_ADDRESS;
-	}
+	if (t->direct)
+		at = &t->direct[i];
+	else
+		at = vhost_memory_guest(v->place.memory, t->guest_addr + i * len, &len);
+	if (!at || len < sizeof(*out))
+		return VRING_FAULT_ADDRESS;
 	memcpy(word, at, sizeof(word)); /* an indirect table need not be aligned */
 	__asm__ volatile("" : "+m"(word)::"memory");
 	memcpy(out, word, sizeof(*out));
