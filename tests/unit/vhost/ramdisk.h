@@ -2,6 +2,7 @@
 #ifndef FALLOW_TEST_VHOST_RAMDISK_H
 #define FALLOW_TEST_VHOST_RAMDISK_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -25,10 +26,11 @@ struct ramdisk_header {
 };
 
 struct ramdisk {
-	uint8_t *data; /* shared: survives the process that serves it */
+	uint8_t *data;	      /* shared: survives the process that serves it */
+	pthread_mutex_t lock; /* of data: rings of several lanes write to the same sectors */
 	unsigned lanes, queues;
-	bool defer;	   /* complete later, from ramdisk_poll(), in another order */
-	_Atomic bool hold; /* complete nothing */
+	_Atomic bool defer; /* complete later, from ramdisk_poll(), in another order */
+	_Atomic bool hold;  /* complete nothing */
 	_Atomic uint64_t executed;
 	_Atomic uint64_t features; /* as agreed on */
 	struct {
