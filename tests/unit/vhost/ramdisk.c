@@ -20,6 +20,13 @@ void ramdisk_init(struct ramdisk *d, unsigned lanes, unsigned queues)
 	d->queues = queues;
 }
 
+void ramdisk_restart(struct ramdisk *d)
+{
+	pthread_mutex_init(&d->lock, NULL);
+	for (unsigned i = 0; i < RAMDISK_LANES; i++)
+		d->lane[i].count = 0;
+}
+
 void ramdisk_fini(struct ramdisk *d)
 {
 	pthread_mutex_destroy(&d->lock);

@@ -40,6 +40,8 @@ struct ramdisk {
 };
 
 void ramdisk_init(struct ramdisk *d, unsigned lanes, unsigned queues);
+/* In a process that takes over from one that was killed: nothing is pending here yet. */
+void ramdisk_restart(struct ramdisk *d);
 void ramdisk_fini(struct ramdisk *d);
 extern const struct vhost_device_ops ramdisk_ops;
 /* On the lane's thread: completes some of what waits. How many. */
