@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that a command needs, when they are missing: deps.sh [build] [test] [fuzz] [lab].
+# Installs the Debian packages that a command needs, when they are missing: deps.sh [build] [test] [fuzz] [lab] [guest].
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -9,6 +9,7 @@ build_packages="gcc libc6-dev cmake ninja-build pkg-config protobuf-c-compiler l
 test_packages="socat jq curl python3 procps"
 fuzz_packages="clang libclang-rt-14-dev"
 lab_packages="qemu-system-x86 busybox-static kmod cpio binutils util-linux iproute2 rdma-core ibverbs-providers perftest jq"
+guest_packages="qemu-system-x86 qemu-system-common busybox-static kmod cpio binutils util-linux e2fsprogs fio jq"
 
 wanted=$build_packages
 for group in "$@"; do
@@ -17,6 +18,7 @@ for group in "$@"; do
 	test) wanted="$wanted $test_packages" ;;
 	fuzz) wanted="$wanted $fuzz_packages" ;;
 	lab) wanted="$wanted $lab_packages" ;;
+	guest) wanted="$wanted $guest_packages" ;;
 	*) die "deps: no group '$group'" ;;
 	esac
 done
