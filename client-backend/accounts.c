@@ -12,6 +12,8 @@ struct accounts {
 	void *ctx;
 	struct engine_account row[ENGINE_MAX_ACCOUNTS];
 	struct engine_quota quota[ENGINE_MAX_ACCOUNTS];
+	/* Accounts of disks, which no list of clients names: weight 0 for none. */
+	struct fallowd_client_config disk[ENGINE_MAX_ACCOUNTS];
 };
 
 int accounts_new(const struct fallowd_config *cfg,
@@ -59,6 +61,8 @@ static int row_of(struct accounts *a, const char *name)
 
 const struct fallowd_client_config *accounts_rights(const struct accounts *a, unsigned account)
 {
+	if (a->disk[account].weight)
+		return &a->disk[account];
 	for (uint32_t i = 0; i < a->cfg.client_count; i++)
 		if (!strcmp(a->cfg.clients[i].name, a->row[account].name))
 			return &a->cfg.clients[i];
@@ -116,6 +120,32 @@ int accounts_of_uid(struct accounts *a, uid_t uid, unsigned *account)
 		row_take(a, of ? of : name);
 		row_announce(a, (unsigned)i);
 	}
+	*account = (unsigned)i;
+	return 0;
+}
+
+int accounts_of_disk(struct accounts *a, const char *client, const char *disk, uint64_t quota_bytes,
+	uint32_t weight, unsigned *account)
+{
+	char name[ENGINE_NAME_BYTES];
+	int i;
+
+	if (client[0]) {
+		i = row_of(a, client);
+		if (i < 0 || !a->row[i].name[0])
+			return -ENOENT;
+		*account = (unsigned)i;
+		return 0;
+	}
+	/* No client is called so: names in the list have no colon. */
+	if ((size_t)snprintf(name, sizeof(name), "disk:%s", disk) >= sizeof(name))
+		return -ENAMETOOLONG;
+	i = row_take(a, name);
+	if (i < 0)
+		return i;
+	a->disk[i] = (struct fallowd_client_config){
+		.quota_bytes = quota_bytes, .weight = weight, .persistent = true, .max_pools = 1};
+	row_announce(a, (unsigned)i);
 	*account = (unsigned)i;
 	return 0;
 }

@@ -27,6 +27,12 @@ int accounts_adopt(struct accounts *a, unsigned account, const char *name);
 int accounts_apply(struct accounts *a, const struct fallowd_config *cfg);
 /* The account of a user's processes. -EACCES: not allowed; -ENOSPC: no row left. */
 int accounts_of_uid(struct accounts *a, uid_t uid, unsigned *account);
+/*
+ * The account of a guest's disk: the client called `client`, or with "" one of its own, named
+ * "disk:NAME", with this quota (0: none) and weight. -ENOENT: no such client; -ENOSPC: no row left.
+ */
+int accounts_of_disk(struct accounts *a, const char *client, const char *disk, uint64_t quota_bytes,
+	uint32_t weight, unsigned *account);
 /* NULL: unused. */
 const struct engine_account *accounts_get(const struct accounts *a, unsigned account);
 const struct fallowd_client_config *accounts_rights(const struct accounts *a, unsigned account);

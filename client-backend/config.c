@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "client-backend/frontend/vhost_device.h"
+
 static const struct config_choice codec_words[] = {
 	{"none", ENGINE_CODEC_NONE},
 	{"lz4", ENGINE_CODEC_LZ4},
@@ -15,6 +17,27 @@ static const struct config_choice disk_words[] = {
 	{"never", ENGINE_DISK_NEVER},
 	{"overflow", ENGINE_DISK_OVERFLOW},
 	{"mirror", ENGINE_DISK_MIRROR},
+	{NULL, 0},
+};
+
+static const struct config_choice disk_kind_words[] = {
+	{"swap", FALLOWD_DISK_SWAP},
+	{NULL, 0},
+};
+
+static const struct config_choice pool_codec_words[] = {
+	{"default", POOLS_CODEC_DEFAULT},
+	{"none", POOLS_CODEC_NONE},
+	{"lz4", POOLS_CODEC_LZ4},
+	{"zstd", POOLS_CODEC_ZSTD},
+	{NULL, 0},
+};
+
+static const struct config_choice pool_disk_words[] = {
+	{"default", POOLS_DISK_DEFAULT},
+	{"never", POOLS_DISK_NEVER},
+	{"overflow", POOLS_DISK_OVERFLOW},
+	{"mirror", POOLS_DISK_MIRROR},
 	{NULL, 0},
 };
 
@@ -195,6 +218,38 @@ static const struct config_field client_fields[] = {
 
 static const struct config_field other_fields[] = {CLIENT_RIGHTS, CONFIG_END};
 
+static const struct config_field guest_disk_fields[] = {
+	CONFIG_TEXT(fallowd_disk_config, "name", name, CONFIG_NAME, NULL, CONFIG_NOT_EMPTY,
+		"Its name; the stored pages remember it."),
+	CONFIG_WORD(fallowd_disk_config, "kind", kind, disk_kind_words, "swap",
+		"swap: its blocks are kept here alone, for swap space and what may be lost with "
+		"this host."),
+	CONFIG_VALUE(fallowd_disk_config, "size", size_bytes, CONFIG_SIZE, NULL, 4096,
+		16 * CONFIG_TIB,
+		"Its size, a multiple of 4KiB. Room for all of it is reserved; it cannot change."),
+	CONFIG_TEXT(fallowd_disk_config, "socket", socket, CONFIG_PATH, "", CONFIG_MAY_BE_EMPTY,
+		"Unix socket for the guest's QEMU; empty for disk-NAME.sock beside socket.path."),
+	CONFIG_VALUE(fallowd_disk_config, "mode", mode, CONFIG_MODE, "0660", 0, 0777,
+		"Permission bits of the socket; its group is socket.group."),
+	CONFIG_VALUE(fallowd_disk_config, "queues", queues, CONFIG_NUMBER, "16", 1,
+		VHOST_MAX_QUEUES, "The most queues that a guest may have."),
+	CONFIG_VALUE(fallowd_disk_config, "copies", copies, CONFIG_NUMBER, "0", 0,
+		ENGINE_MAX_COPIES, "Donors that hold each segment; 0 for pools.copies."),
+	CONFIG_WORD(fallowd_disk_config, "codec", codec, pool_codec_words, "default",
+		"Compression; default for pools.codec."),
+	CONFIG_WORD(fallowd_disk_config, "disk", disk, pool_disk_words, "default",
+		"Copies on the disk tier; default for pools.disk."),
+	CONFIG_TEXT(fallowd_disk_config, "account", account, CONFIG_NAME, "", CONFIG_MAY_BE_EMPTY,
+		"Entry of the list of clients that pays for it; empty for an account of its own."),
+	CONFIG_VALUE(fallowd_disk_config, "quota", quota_bytes, CONFIG_SIZE, "0", 0,
+		1024 * CONFIG_TIB, "Quota of an account of its own; 0 for none beside its size."),
+	CONFIG_VALUE(fallowd_disk_config, "weight", weight, CONFIG_NUMBER, "100", 1, 10000,
+		"Weight of an account of its own, relative to the other clients."),
+	CONFIG_TEXT(fallowd_disk_config, "serial", serial, CONFIG_STRING, "", CONFIG_MAY_BE_EMPTY,
+		"Serial number that the guest sees; empty for the name."),
+	CONFIG_END,
+};
+
 static const struct config_field donor_fields[] = {
 	CONFIG_TEXT(cluster_donor_config, "name", name, CONFIG_NAME, NULL, CONFIG_NOT_EMPTY,
 		"What this donor is called here; stored pages remember it."),
@@ -236,6 +291,8 @@ static const struct config_field fields[] = {
 	CONFIG_PART("disk", disk_fields, "The disk tier."),
 	CONFIG_ARRAY(fallowd_config, "clients", clients, client_count, client_fields,
 		"Clients with a quota, weight or rights of their own; the first match counts."),
+	CONFIG_ARRAY(fallowd_config, "disks", disks, disk_count, guest_disk_fields,
+		"Disks for guests, served over vhost-user; see also `fallow disk`."),
 	CONFIG_VALUE(fallowd_config, "others_allowed", others_allowed, CONFIG_BOOL, "true", 0, 0,
 		"Let clients in that no entry of the list matches."),
 	CONFIG_GROUP(fallowd_config, "others", others, other_fields,
@@ -251,6 +308,39 @@ static const struct config_field fields[] = {
 		snprintf(err, err_bytes, __VA_ARGS__);                                             \
 		return -EINVAL;                                                                    \
 	} while (0)
+
+static int check_disk(const void *cfg, char *path, size_t path_bytes, char *err, size_t err_bytes)
+{
+	const struct fallowd_disk_config *d = cfg;
+
+	if (!d->name[0])
+		FAIL("name", "must be given");
+	if (!d->size_bytes || d->size_bytes % ENGINE_PAGE_BYTES)
+		FAIL("size", "must be a multiple of 4KiB, and not 0");
+	return 0;
+}
+
+static int check_disks(
+	const struct fallowd_config *c, char *path, size_t path_bytes, char *err, size_t err_bytes)
+{
+	for (uint32_t i = 0; i < c->disk_count; i++) {
+		char key[64];
+
+		if (check_disk(&c->disks[i], key, sizeof(key), err, err_bytes) < 0) {
+			snprintf(path, path_bytes, "disks[%u].%s", i, key);
+			return -EINVAL;
+		}
+		for (uint32_t k = 0; k < i; k++) {
+			if (strcmp(c->disks[i].name, c->disks[k].name))
+				continue;
+			snprintf(path, path_bytes, "disks[%u].name", i);
+			snprintf(err, err_bytes, "disks[%u] is called \"%s\" too", k,
+				c->disks[i].name);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
 
 static int check_lists(
 	const struct fallowd_config *c, char *path, size_t path_bytes, char *err, size_t err_bytes)
@@ -310,7 +400,8 @@ static int check(const void *cfg, char *path, size_t path_bytes, char *err, size
 		FAIL("disk.path", "is empty, but disk.size is not 0");
 	if (c->pools.disk == ENGINE_DISK_MIRROR && !c->disk.path[0])
 		FAIL("pools.disk", "mirror needs a disk tier: set disk.path and disk.size");
-	return check_lists(c, path, path_bytes, err, err_bytes);
+	int r = check_lists(c, path, path_bytes, err, err_bytes);
+	return r ? r : check_disks(c, path, path_bytes, err, err_bytes);
 }
 
 const struct config_schema fallowd_config_schema = {
@@ -318,4 +409,11 @@ const struct config_schema fallowd_config_schema = {
 	.fields = fields,
 	.size = sizeof(struct fallowd_config),
 	.check = check,
+};
+
+const struct config_schema fallowd_disk_schema = {
+	.name = "disk",
+	.fields = guest_disk_fields,
+	.size = sizeof(struct fallowd_disk_config),
+	.check = check_disk,
 };

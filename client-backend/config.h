@@ -4,11 +4,13 @@
 
 #include "client-backend/cluster/cluster.h"
 #include "client-backend/engine/engine.h"
+#include "client-backend/pools.h"
 #include "lib/core/config.h"
 #include "lib/core/program.h"
 
 #define FALLOWD_MAX_LANES   64u
 #define FALLOWD_MAX_CLIENTS ENGINE_MAX_ACCOUNTS
+#define FALLOWD_MAX_DISKS   64u
 
 enum fallowd_verbs { FALLOWD_VERBS_OFF, FALLOWD_VERBS_ON, FALLOWD_VERBS_AUTO };
 
@@ -20,6 +22,25 @@ struct fallowd_client_config {
 	uint32_t weight;		    /* share of the local tier, relative to the others */
 	bool persistent, ephemeral, shared; /* the kinds of pool it may open */
 	uint32_t max_pools;
+};
+
+enum fallowd_disk_kind { FALLOWD_DISK_SWAP };
+
+/* A disk for a guest. */
+struct fallowd_disk_config {
+	char name[48];
+	int kind; /* enum fallowd_disk_kind */
+	uint64_t size_bytes;
+	char socket[108];		 /* "": disk-NAME.sock beside the clients' socket */
+	uint32_t mode;			 /* of the socket file */
+	uint32_t queues;		 /* offered */
+	uint32_t copies;		 /* 0: as pools.copies */
+	int codec;			 /* enum pools_codec */
+	int disk;			 /* enum pools_disk */
+	char account[ENGINE_NAME_BYTES]; /* entry in the list of clients; "": one of its own */
+	uint64_t quota_bytes;		 /* of an account of its own; 0: none */
+	uint32_t weight;		 /* of an account of its own */
+	char serial[21];		 /* "": the name */
 };
 
 /* Every size in bytes, every duration in ns; fallowd_config_schema holds the defaults and bounds.
@@ -90,10 +111,14 @@ struct fallowd_config {
 	struct fallowd_client_config others; /* what they may do; name and uid are not used */
 	uint32_t client_count;
 	struct fallowd_client_config clients[FALLOWD_MAX_CLIENTS];
+	uint32_t disk_count;
+	struct fallowd_disk_config disks[FALLOWD_MAX_DISKS];
 	uint32_t donor_count;
 	struct cluster_donor_config donors[ENGINE_MAX_DONORS];
 };
 
 extern const struct config_schema fallowd_config_schema;
+/* The settings of one disk; its check() holds in every list, too. */
+extern const struct config_schema fallowd_disk_schema;
 
 #endif

@@ -178,7 +178,27 @@ static int pools_start(struct daemon *d)
 
 static bool pools_settled(const struct daemon *d)
 {
-	return pools_idle(d->pools);
+	return pools_idle(d->pools) && reserves_idle(d->reserves);
+}
+
+static int reserves_make(struct daemon *d)
+{
+	int r = reserves_new(d->base, &env_system, d->lanes, &daemon_reserves_ops, d, &d->reserves);
+	const struct engine_pool_desc *p;
+
+	for (uint32_t cursor = 0; !r && (p = pools_next(d->pools, &cursor));)
+		for (unsigned lane = 0; !r && lane < d->lanes; lane++) {
+			struct engine_reservation kept =
+				engine_pool_reserved(lane_engine(d->lane[lane]), p->id);
+			r = reserves_adopt(d->reserves, lane, p->id, &kept);
+		}
+	return r;
+}
+
+static void reserves_drop(struct daemon *d)
+{
+	reserves_delete(d->reserves);
+	d->reserves = NULL;
 }
 
 static void pools_stop(struct daemon *d)
@@ -216,8 +236,9 @@ static void lanes_stop(struct daemon *d)
 {
 	struct lane_msg m = {.type = LANE_STOP};
 
+	reserves_stop(d->reserves);
 	if (d->pools && loop_until(d, pools_settled) < 0)
-		log_error("main", "pools were still being changed");
+		log_error("main", "pools or grants were still being changed");
 	for (unsigned i = 0; i < d->lanes_started; i++)
 		lane_send(d, i, &m);
 	if (loop_until(d, lanes_are_stopped) < 0) {
@@ -265,7 +286,7 @@ static void cluster_step_stop(struct daemon *d)
 	}
 }
 
-static int socket_group_set(const struct fallowd_config *c)
+int daemon_socket_group_set(const struct fallowd_config *c, const char *path)
 {
 	struct group *g;
 
@@ -277,9 +298,9 @@ static int socket_group_set(const struct fallowd_config *c)
 		log_error("main", "socket.group: there is no group \"%s\"", c->socket.group);
 		return -EINVAL;
 	}
-	if (chown(c->socket.path, (uid_t)-1, g->gr_gid) < 0) {
+	if (chown(path, (uid_t)-1, g->gr_gid) < 0) {
 		int r = -errno;
-		log_error("main", "cannot give %s to group %s: %s", c->socket.path, c->socket.group,
+		log_error("main", "cannot give %s to group %s: %s", path, c->socket.group,
 			strerror(-r));
 		return r;
 	}
@@ -334,10 +355,40 @@ static int sockets_start(struct daemon *d)
 		log_error("main", "%s", err);
 		return r;
 	}
-	r = socket_group_set(c);
+	r = daemon_socket_group_set(c, c->socket.path);
 	if (r < 0)
 		sockets_stop(d);
 	return r;
+}
+
+static void on_disks_stopped(struct backend_call *call, int status, uint64_t value)
+{
+	struct daemon *d =
+		(struct daemon *)((char *)call - offsetof(struct daemon, disks_stop_call));
+
+	d->disks_stopped = true;
+}
+
+static bool disks_are_stopped(const struct daemon *d)
+{
+	return d->disks_stopped;
+}
+
+static void disks_step_stop(struct daemon *d)
+{
+	event_free(d->disks_event);
+	d->disks_event = NULL;
+	/* Grants that are being asked for would take their time. */
+	reserves_stop(d->reserves);
+	d->disks_stop_call.done = on_disks_stopped;
+	disks_stop(d->disks, &d->disks_stop_call);
+	if (loop_until(d, disks_are_stopped) < 0) {
+		log_error("main", "the lanes do not let go of guests' disks");
+		d->stuck = true;
+		return;
+	}
+	disks_delete(d->disks);
+	d->disks = NULL;
 }
 
 static void http_stop(struct daemon *d)
@@ -471,10 +522,12 @@ static const struct step {
 	{"store", store_open, store_close},
 	{"accounts", accounts_start, NULL},
 	{"pools", pools_start, pools_stop},
+	{"reserves", reserves_make, reserves_drop},
 	{"donors", donors_make, donors_drop},
 	{"lanes", lanes_start, lanes_stop},
 	{"cluster", cluster_step_start, cluster_step_stop},
 	{"socket", sockets_start, sockets_stop},
+	{"disks", daemon_disks_start, disks_step_stop},
 	{"http", http_start, http_stop},
 	{"signals", signals_start, signals_stop},
 	{"watchdog", watchdog_start, watchdog_stop},

@@ -7,10 +7,12 @@
 #include "client-backend/accounts.h"
 #include "client-backend/cluster/cluster.h"
 #include "client-backend/config.h"
+#include "client-backend/disks.h"
 #include "client-backend/frontend/socket_server.h"
 #include "client-backend/identity.h"
 #include "client-backend/lane.h"
 #include "client-backend/pools.h"
+#include "client-backend/reserves.h"
 #include "lib/control/session.h"
 #include "lib/http/http.h"
 
@@ -35,10 +37,15 @@ struct daemon {
 
 	struct accounts *accounts;
 	struct pools *pools;
+	struct reserves *reserves; /* hard grants */
 	struct donors *donors;
 	struct socket_server *sockets;
 	bool sockets_stopped;
 	struct backend_call sockets_stop_call;
+	struct disks *disks;
+	struct event *disks_event;
+	bool disks_stopped;
+	struct backend_call disks_stop_call;
 	struct http_server *http;
 	uint16_t http_port;
 
@@ -74,13 +81,25 @@ void store_engine_config(const struct daemon *d, struct engine_config *e);
 
 /* frontend_ops.c */
 extern const struct pools_ops daemon_pools_ops;
+extern const struct reserves_ops daemon_reserves_ops;
 /* pools_config.rights: what the list of clients says. */
 int daemon_pools_rights(void *ctx, unsigned account, uint32_t flags, unsigned *max_pools);
 extern const struct socket_server_ops daemon_socket_ops;
 
-/* status.c, metrics.c: HTTP; d is ctx */
+/* control.c: gives a socket file to the configured group. 0, or a negative errno after a log line.
+ */
+int daemon_socket_group_set(const struct fallowd_config *c, const char *path);
+
+/* disk_ops.c; the end is control.c's */
+int daemon_disks_start(struct daemon *d);
+
+/* status.c, metrics.c, disk_http.c: HTTP; d is ctx */
 extern const struct http_route daemon_routes[];
 void metrics_handle(void *ctx, struct http_request *r);
+void disks_handle(void *ctx, struct http_request *r);	  /* /v1/disks */
+void disks_one_handle(void *ctx, struct http_request *r); /* /v1/disks/NAME */
+struct metrics;
+void disks_metrics(struct daemon *d, struct metrics *m);
 
 /* reload.c */
 void daemon_reload(struct daemon *d);

@@ -17,7 +17,10 @@ static void pools_lanes_add(
 static void pools_lanes_destroy(void *ctx, uint32_t id, struct backend_call *call)
 {
 	struct lane_msg m = {.type = LANE_POOL_DESTROY, .pool_id = id};
+	struct daemon *d = ctx;
 
+	if (d->reserves)
+		reserves_pool_ended(d->reserves, id);
 	lanes_call(ctx, &m, -ENOENT, call);
 }
 
@@ -55,6 +58,18 @@ const struct pools_ops daemon_pools_ops = {
 	.lanes_pages = pools_lanes_pages,
 	.reserve_ids = pools_reserve_ids,
 };
+
+static void reserves_lane(void *ctx, unsigned lane, uint32_t pool,
+	const struct engine_reservation *r, bool keep_asking, struct backend_call *call)
+{
+	struct lane_msg m = {.type = LANE_POOL_RESERVE,
+		.call = call,
+		.reserve = {.pool = pool, .keep_asking = keep_asking, .value = *r}};
+
+	lane_send(ctx, lane, &m);
+}
+
+const struct reserves_ops daemon_reserves_ops = {.lane_reserve = reserves_lane};
 
 static int socket_client_identity(
 	void *ctx, const struct ucred *peer, char identity[ENGINE_NAME_BYTES], unsigned *account)

@@ -3,76 +3,13 @@
 #include "client-backend/identity.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#define PATH_BYTES 512
-
-static int write_all(int fd, const char *text, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, text, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		text += n;
-		len -= (size_t)n;
-	}
-	return fsync(fd) < 0 ? -errno : 0;
-}
-
-/* The old content or the new one, never a part of either. */
-static int file_replace(const char *dir, const char *name, const char *text)
-{
-	char path[PATH_BYTES], tmp[PATH_BYTES];
-
-	if ((size_t)snprintf(path, sizeof(path), "%s/%s", dir, name) >= sizeof(path) ||
-		(size_t)snprintf(tmp, sizeof(tmp), "%s/%s.new", dir, name) >= sizeof(tmp))
-		return -ENAMETOOLONG;
-	int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return -errno;
-	int r = write_all(fd, text, strlen(text));
-	close(fd);
-	if (!r && rename(tmp, path) < 0)
-		r = -errno;
-	if (r < 0) {
-		unlink(tmp);
-		return r;
-	}
-	int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir_fd < 0)
-		return -errno;
-	r = fsync(dir_fd) < 0 ? -errno : 0;
-	close(dir_fd);
-	return r;
-}
-
-/* The length read, or a negative errno. text is NUL-terminated. */
-static ssize_t file_read(const char *dir, const char *name, char *text, size_t bytes)
-{
-	char path[PATH_BYTES];
-
-	if ((size_t)snprintf(path, sizeof(path), "%s/%s", dir, name) >= sizeof(path))
-		return -ENAMETOOLONG;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0)
-		return -errno;
-	ssize_t n = read(fd, text, bytes - 1);
-	int e = errno;
-	close(fd);
-	if (n < 0)
-		return -e;
-	text[n] = 0;
-	return n;
-}
+#include "client-backend/state_file.h"
 
 static int hex_parse(const char *text, uint8_t *out, size_t bytes)
 {
@@ -102,7 +39,7 @@ static int identity_make(const char *dir, struct identity *out)
 	hex_print(out->id, sizeof(out->id), id);
 	hex_print(out->secret, sizeof(out->secret), secret);
 	snprintf(text, sizeof(text), "%s %s\n", id, secret);
-	return file_replace(dir, "identity", text);
+	return state_file_replace(dir, "identity", text);
 }
 
 int identity_load(const char *dir, struct identity *out, char *err, size_t err_bytes)
@@ -114,7 +51,7 @@ int identity_load(const char *dir, struct identity *out, char *err, size_t err_b
 		snprintf(err, err_bytes, "cannot make state_dir %s: %s", dir, strerror(-r));
 		return r;
 	}
-	ssize_t n = file_read(dir, "identity", text, sizeof(text));
+	ssize_t n = state_file_read(dir, "identity", text, sizeof(text));
 	if (n == -ENOENT) {
 		int r = identity_make(dir, out);
 		if (r < 0)
@@ -143,7 +80,7 @@ int identity_pool_ids_load(const char *dir, uint32_t *next_id, char *err, size_t
 	char text[32], *end;
 
 	*next_id = 1;
-	ssize_t n = file_read(dir, "pool-ids", text, sizeof(text));
+	ssize_t n = state_file_read(dir, "pool-ids", text, sizeof(text));
 	if (n == -ENOENT)
 		return 0;
 	if (n < 0) {
@@ -164,5 +101,5 @@ int identity_pool_ids_store(const char *dir, uint32_t next_id)
 	char text[32];
 
 	snprintf(text, sizeof(text), "%u\n", next_id);
-	return file_replace(dir, "pool-ids", text);
+	return state_file_replace(dir, "pool-ids", text);
 }

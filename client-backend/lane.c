@@ -78,6 +78,10 @@ static int events_open(struct lane *l, char *err, size_t err_bytes)
 	r = epoll_add(l, ring_fd(&l->inbox));
 	if (!r)
 		r = epoll_add(l, socket_lane_event_fd(l->sockets));
+	if (!r)
+		r = epoll_add(l, vhost_lane_event_fd(l->guests));
+	if (!r)
+		r = epoll_add(l, disk_lane_event_fd(l->disks));
 	for (unsigned i = 0; !r && i < LANE_TRANSPORTS; i++)
 		if (l->transport[i].t)
 			r = epoll_add(l, l->transport[i].ops->event_fd(l->transport[i].t));
@@ -134,6 +138,10 @@ int lane_open(const struct lane_config *cfg, struct ring *replies, struct lane *
 	if (!r)
 		r = socket_lane_new(
 			cfg->lane, cfg->lanes, cfg->max_sessions, l->engine, &l->env, &l->sockets);
+	if (!r)
+		r = vhost_lane_new(cfg->lane, &lane_vhost_ops, l, &l->guests);
+	if (!r)
+		r = disk_lane_new(cfg->lane, cfg->lanes, l->engine, &l->env, &l->disks);
 	if (r < 0) {
 		snprintf(err, err_bytes, "cannot make a lane: %s", strerror(-r));
 		goto err_out;
@@ -169,6 +177,9 @@ void lane_close(struct lane *l)
 		tier_disk_close(l->disk);
 	if (l->sockets)
 		socket_lane_delete(l->sockets);
+	if (l->guests)
+		vhost_lane_delete(l->guests);
+	disk_lane_delete(l->disks);
 	if (l->remote)
 		tier_remote_delete(l->remote);
 	for (unsigned i = 0; i < LANE_TRANSPORTS; i++)
@@ -246,6 +257,11 @@ struct engine *lane_engine(struct lane *l)
 	return l->engine;
 }
 
+struct disk_lane *lane_disks(struct lane *l)
+{
+	return l->disks;
+}
+
 struct transport *lane_transport(
 	struct lane *l, enum cluster_transport t, const struct transport_ops **ops)
 {
@@ -273,6 +289,11 @@ const struct engine_stats *lane_engine_stats(const struct lane *l)
 const struct socket_lane_stats *lane_socket_stats(const struct lane *l)
 {
 	return socket_lane_stats(l->sockets);
+}
+
+const struct vhost_lane_stats *lane_guest_stats(const struct lane *l)
+{
+	return vhost_lane_stats(l->guests);
 }
 
 const struct tier_disk_stats *lane_disk_stats(const struct lane *l)

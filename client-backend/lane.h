@@ -3,6 +3,7 @@
 #define FALLOW_BACKEND_LANE_H
 
 #include "client-backend/cluster/cluster.h"
+#include "client-backend/frontend/disk_lane.h"
 #include "client-backend/lane_msg.h"
 #include "client-backend/tier/disk.h"
 #include "lib/core/ring.h"
@@ -57,6 +58,9 @@ int lane_open(const struct lane_config *cfg, struct ring *replies, struct lane *
 /* After lane_stopped(), or when it was never started; its connections were destroyed before. */
 void lane_close(struct lane *l);
 
+/* Control thread. What disks need of this lane; the lanes' must be made known to each other
+ * (disk_lane_peers_set()) before lane_start(). */
+struct disk_lane *lane_disks(struct lane *l);
 /* Control thread. The engine is the control thread's until lane_start(). */
 struct engine *lane_engine(struct lane *l);
 int lane_start(struct lane *l);
@@ -76,6 +80,7 @@ const struct lane_stats *lane_stats(const struct lane *l);
 const struct lane_usage *lane_usage(const struct lane *l);
 const struct engine_stats *lane_engine_stats(const struct lane *l);
 const struct socket_lane_stats *lane_socket_stats(const struct lane *l);
+const struct vhost_lane_stats *lane_guest_stats(const struct lane *l);
 const struct tier_disk_stats *lane_disk_stats(const struct lane *l); /* NULL: no disk tier */
 const struct tier_remote_donor_stats *lane_donor_stats(const struct lane *l, unsigned donor);
 bool lane_disk_direct(const struct lane *l);

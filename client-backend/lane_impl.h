@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "client-backend/frontend/vhost_lane.h"
 #include "client-backend/lane.h"
 #include "lib/core/env.h"
 
@@ -27,6 +28,8 @@ struct lane {
 	struct tier_remote *remote;
 	struct tier_disk *disk;
 	struct socket_lane *sockets;
+	struct vhost_lane *guests;
+	struct disk_lane *disks;
 	struct lane_transport transport[LANE_TRANSPORTS];
 	struct ring inbox;
 	struct ring *replies;
@@ -40,6 +43,7 @@ struct lane {
 	/* lane thread only */
 	bool stopping;
 	bool io_started;   /* transfers wait for a kick */
+	bool short_told;   /* that promised room is short */
 	bool donors_dirty; /* what the engine was told of donors may be wrong */
 	struct {
 		bool up, suspect; /* as the control thread says */
@@ -55,7 +59,8 @@ struct lane {
 	struct lane_usage usage;
 };
 
-extern const struct engine_ops lane_engine_ops; /* ctx: the lane */
+extern const struct engine_ops lane_engine_ops;	   /* ctx: the lane */
+extern const struct vhost_lane_ops lane_vhost_ops; /* ctx: the lane */
 void lane_link_broken(
 	void *ctx, unsigned donor, enum tier_remote_channel channel, struct transport_conn *conn);
 void *lane_main(void *arg);

@@ -2,6 +2,7 @@
 #include "client-backend/lane_impl.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <time.h>
@@ -114,6 +115,15 @@ void lane_link_broken(
 	lane_reply(l, &r);
 }
 
+static void op_queue_detached(void *ctx, struct vhost_queue *q, void *token)
+{
+	struct lane_reply r = {.type = LANE_REPLY_CALL, .call = {.call = token}};
+
+	lane_reply(ctx, &r);
+}
+
+const struct vhost_lane_ops lane_vhost_ops = {.detached = op_queue_detached};
+
 /* A donor is up for the engine when the control thread says so and a connection is there. Without
  * the one for moves it can be read, but nothing may be placed there: it counts as suspect. */
 void lane_donors_tell(struct lane *l)
@@ -187,6 +197,15 @@ static void call_answer(struct lane *l, const struct lane_msg *m, int status, ui
 		lane_reply(l, &r);
 }
 
+static void reserve_message(struct lane *l, const struct lane_msg *m)
+{
+	uint64_t possible;
+	int status = engine_pool_reserve(
+		l->engine, m->reserve.pool, &m->reserve.value, m->reserve.keep_asking, &possible);
+
+	call_answer(l, m, status, possible);
+}
+
 void lane_message(struct lane *l, const struct lane_msg *m)
 {
 	switch (m->type) {
@@ -212,6 +231,15 @@ void lane_message(struct lane *l, const struct lane_msg *m)
 		socket_lane_detach(l->sockets, m->session);
 		call_answer(l, m, 0, 0);
 		break;
+	case LANE_QUEUE_ATTACH:
+		call_answer(l, m, vhost_lane_attach(l->guests, m->queue), 0);
+		break;
+	case LANE_QUEUE_UPDATE:
+		call_answer(l, m, vhost_lane_update(l->guests, m->queue), 0);
+		break;
+	case LANE_QUEUE_DETACH:
+		vhost_lane_detach(l->guests, m->queue, m->call);
+		break;
 	case LANE_POOL_ADD:
 		call_answer(l, m, engine_pool_add(l->engine, &m->pool), 0);
 		break;
@@ -220,6 +248,9 @@ void lane_message(struct lane *l, const struct lane_msg *m)
 		break;
 	case LANE_POOL_PAGES:
 		call_answer(l, m, 0, engine_pool_pages(l->engine, m->pool_id));
+		break;
+	case LANE_POOL_RESERVE:
+		reserve_message(l, m);
 		break;
 	case LANE_ACCOUNT_SET:
 		if (engine_account_set(l->engine, m->account.index, &m->account.value) < 0)
@@ -264,6 +295,24 @@ static void usage_publish(struct lane *l)
 	}
 }
 
+/* Donors take regions back whenever they want to: a promise may become one that cannot be kept. */
+static void short_tell(struct lane *l)
+{
+	uint64_t pages = stat_get(&engine_stats(l->engine)->reserved_short_pages);
+
+	if ((pages > 0) == l->short_told)
+		return;
+	l->short_told = pages > 0;
+	if (pages)
+		log_warn_limited("lane",
+			"lane %u: there is no room for %" PRIu64
+			" promised pages (%.2f GiB) until donors lease more",
+			l->cfg.lane, pages, (double)pages * ENGINE_PAGE_BYTES / (1 << 30));
+	else
+		log_info("lane", "lane %u: there is room for every promised page again",
+			l->cfg.lane);
+}
+
 /* One round of everything that may have happened; false: nothing had. */
 static bool lane_round(struct lane *l)
 {
@@ -274,6 +323,8 @@ static bool lane_round(struct lane *l)
 		lane_message(l, &m);
 	stat_add(&l->stats.messages, done);
 	done += socket_lane_poll(l->sockets, REQUESTS_PER_LOOP);
+	done += vhost_lane_poll(l->guests, REQUESTS_PER_LOOP);
+	done += disk_lane_poll(l->disks);
 	done += tier_remote_poll(l->remote, TRANSFERS_PER_LOOP);
 	if (l->disk) {
 		int n = tier_disk_poll(l->disk);
@@ -281,6 +332,7 @@ static bool lane_round(struct lane *l)
 	}
 	if (l->donors_dirty)
 		lane_donors_tell(l);
+	vhost_lane_flush(l->guests);
 	return done > 0;
 }
 
@@ -295,6 +347,7 @@ static bool lane_background(struct lane *l, bool busy, uint64_t now)
 		more = engine_work(l->engine);
 		l->work_ns = now;
 	}
+	short_tell(l);
 	engine_kick(l->engine);
 	op_io_kick(l);
 	if (l->publish_ns == NEVER && (busy || more))
@@ -337,10 +390,12 @@ static void lane_sleep(struct lane *l)
 
 	if (!ring_sleep(&l->inbox))
 		return;
-	if (!socket_lane_prepare_sleep(l->sockets)) {
-		ring_awake(&l->inbox);
-		return;
-	}
+	if (!socket_lane_prepare_sleep(l->sockets))
+		goto awake;
+	if (!vhost_lane_prepare_sleep(l->guests))
+		goto sockets_awake;
+	if (!disk_lane_prepare_sleep(l->disks))
+		goto guests_awake;
 	if (transports_arm(l)) {
 		int timeout_ms = sleep_ms(l, env_now_ns(&l->env));
 
@@ -348,7 +403,12 @@ static void lane_sleep(struct lane *l)
 		if (timeout_ms && epoll_wait(l->epoll_fd, ev, 8, timeout_ms) > 0)
 			stat_add(&l->stats.wakes, 1);
 	}
+	disk_lane_wake(l->disks);
+guests_awake:
+	vhost_lane_wake(l->guests);
+sockets_awake:
 	socket_lane_wake(l->sockets);
+awake:
 	ring_awake(&l->inbox);
 }
 

@@ -6,6 +6,7 @@
 #include "client-backend/call.h"
 #include "client-backend/engine/engine.h"
 #include "client-backend/frontend/socket_lane.h"
+#include "client-backend/frontend/vhost_lane.h"
 #include "client-backend/tier/remote.h"
 
 /*
@@ -22,13 +23,17 @@ enum lane_msg_type {
 	LANE_LINK_DETACH,    /* link.donor and channel; answered by LANE_REPLY_LINK_DETACHED */
 	LANE_SESSION_ATTACH, /* session, call */
 	LANE_SESSION_DETACH, /* session, call */
+	LANE_QUEUE_ATTACH,   /* queue, call */
+	LANE_QUEUE_UPDATE,   /* queue, call */
+	LANE_QUEUE_DETACH,   /* queue, call: answered when it is drained */
 	LANE_POOL_ADD,	     /* pool, call */
 	LANE_POOL_DESTROY,   /* pool_id, call */
 	LANE_POOL_PAGES,     /* pool_id, call: value is the number of pages */
+	LANE_POOL_RESERVE,   /* reserve, call: value is the number of pages that are possible */
 	LANE_ACCOUNT_SET,    /* account */
 	LANE_TUNE,	     /* tune */
 	LANE_PING,	     /* call */
-	LANE_STOP,	     /* the last one: every session and link was detached before */
+	LANE_STOP,	     /* the last one: every session, queue and link was detached before */
 };
 
 struct lane_link {
@@ -49,8 +54,14 @@ struct lane_msg {
 		} donor;
 		struct lane_link link;
 		struct socket_attachment *session;
+		struct vhost_queue *queue;
 		struct engine_pool_desc pool;
 		uint32_t pool_id;
+		struct {
+			uint32_t pool;
+			bool keep_asking;
+			struct engine_reservation value;
+		} reserve;
 		struct {
 			unsigned index;
 			struct engine_account value;

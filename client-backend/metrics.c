@@ -35,6 +35,10 @@ struct line {
 static const struct line engine_lines[] = {
 	COUNTER(engine_stats, puts, "puts", "Puts, refused ones included."),
 	COUNTER(engine_stats, puts_refused, "puts_refused", "Puts that found no room."),
+	COUNTER(engine_stats, puts_refused_promised, "puts_refused_promised",
+		"Of those, because the room that is left was promised to other pools."),
+	COUNTER(engine_stats, puts_refused_granted, "puts_refused_granted",
+		"Of those, within a grant: there was no room at all."),
 	COUNTER(engine_stats, puts_same_filled, "puts_same_filled",
 		"Puts kept in the index alone."),
 	COUNTER(engine_stats, puts_raw, "puts_raw", "Puts stored uncompressed."),
@@ -88,6 +92,10 @@ static const struct line engine_lines[] = {
 	GAUGE(engine_stats, segments, "segments", "Segments that exist."),
 	GAUGE(engine_stats, segments_underreplicated, "segments_underreplicated",
 		"Segments with fewer copies than their pools ask for."),
+	GAUGE(engine_stats, promised_pages, "promised_pages",
+		"Pages of grants that are not used yet."),
+	GAUGE(engine_stats, reserved_short_pages, "reserved_short_pages",
+		"Promised pages that there is no room for now."),
 	GAUGE(engine_stats, regions, "regions", "Leased regions."),
 	GAUGE(engine_stats, regions_revoking, "regions_revoking", "Regions being given back."),
 	GAUGE(engine_stats, index_bytes, "index_bytes", "Memory of the index."),
@@ -405,6 +413,7 @@ void metrics_handle(void *ctx, struct http_request *r)
 	cluster_lines(m, d);
 	violations(m, d);
 	account_lines(m, d);
+	disks_metrics(d, m);
 	metrics_counter(m, "fallow_reloads_total", d->reloads, "Configuration read again.");
 	metrics_counter(m, "fallow_reloads_failed_total", d->reloads_failed, "And found wrong.");
 	metrics_counter(m, "fallow_log_dropped_total", log_dropped(), "Log lines not written.");

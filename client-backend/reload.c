@@ -56,6 +56,9 @@ static void take_over(struct daemon *d, const struct fallowd_config *new)
 	program_log_start(&d->cfg.log);
 	if (accounts_apply(d->accounts, &d->cfg) < 0)
 		log_warn("reload", "more clients than accounts: some have none");
+	d->cfg.disk_count = new->disk_count;
+	memcpy(d->cfg.disks, new->disks, sizeof(d->cfg.disks));
+	disks_configure(d->disks, d->cfg.disks, d->cfg.disk_count);
 	store_engine_config(d, &m.tune.engine);
 	m.tune.idle_poll_ns = d->cfg.lanes.idle_poll_ns;
 	lanes_post(d, &m);

@@ -65,6 +65,8 @@ static json_t *lane_json(struct daemon *d, unsigned i)
 	put(o, "bytes_read_remote", stat_get(&e->bytes_read_remote));
 	put(o, "bytes_written_remote", stat_get(&e->bytes_written_remote));
 	put(o, "regions", stat_get(&e->regions));
+	put(o, "promised_pages", stat_get(&e->promised_pages));
+	put(o, "reserved_short_pages", stat_get(&e->reserved_short_pages));
 	put(o, "regions_revoking", stat_get(&e->regions_revoking));
 	put(o, "sessions", stat_get(&s->sessions));
 	put(o, "in_progress", stat_get(&s->in_progress));
@@ -163,6 +165,8 @@ static void status_handle(void *ctx, struct http_request *r)
 			ENGINE_SUM(d, gets_same_filled) + ENGINE_SUM(d, gets_miss) +
 			ENGINE_SUM(d, gets_lost) + ENGINE_SUM(d, gets_timeout));
 	put(o, "gets_lost", ENGINE_SUM(d, gets_lost));
+	put(o, "promised_pages", ENGINE_SUM(d, promised_pages));
+	put(o, "reserved_short_pages", ENGINE_SUM(d, reserved_short_pages));
 	put(o, "segments_underreplicated", ENGINE_SUM(d, segments_underreplicated));
 	donors_count(d, o);
 	traffic(d, o);
@@ -228,6 +232,7 @@ static void pools_handle(void *ctx, struct http_request *r)
 		put_text(o, "codec", p->codec < 3 ? codecs[p->codec] : "?");
 		put_text(o, "disk", p->disk < 3 ? disks[p->disk] : "?");
 		put(o, "copies", p->copies);
+		put(o, "reserved_pages", reserves_pages(d->reserves, p->id));
 		put(o, "pages", USAGE_SUM(d, pool_pages[p->id % ENGINE_MAX_POOLS]));
 		json_array_append_new(list, o);
 	}
@@ -340,5 +345,13 @@ const struct http_route daemon_routes[] = {
 	{.path = "/v1/pools", .methods = HTTP_GET, .handle = pools_handle},
 	{.path = "/v1/clients", .methods = HTTP_GET, .handle = clients_handle},
 	{.path = "/v1/donors", .methods = HTTP_GET, .handle = donors_handle},
+	{.path = "/v1/disks",
+		.methods = HTTP_GET | HTTP_POST,
+		.unix_only = HTTP_POST,
+		.handle = disks_handle},
+	{.path = "/v1/disks/*",
+		.methods = HTTP_GET | HTTP_DELETE,
+		.unix_only = HTTP_DELETE,
+		.handle = disks_one_handle},
 	{.path = NULL},
 };

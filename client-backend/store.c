@@ -145,6 +145,7 @@ static int lane_config_open(struct daemon *d, unsigned i)
 
 int store_open(struct daemon *d)
 {
+	struct disk_lane *peers[FALLOWD_MAX_LANES];
 	char err[256];
 
 	d->max_lease_bytes = config_amount_bytes(&d->cfg.remote.max_lease, memory_bytes());
@@ -163,6 +164,10 @@ int store_open(struct daemon *d)
 		store_close(d);
 		return r;
 	}
+	for (unsigned i = 0; i < d->lanes; i++)
+		peers[i] = lane_disks(d->lane[i]);
+	for (unsigned i = 0; i < d->lanes; i++)
+		disk_lane_peers_set(peers[i], peers);
 	if (d->cfg.disk.path[0] && d->cfg.disk.direct && !lane_disk_direct(d->lane[0]))
 		log_warn("disk", "%s refuses O_DIRECT: the page cache is used", d->cfg.disk.path);
 	return 0;

@@ -239,6 +239,6 @@ static void handle_drain(void *ctx, struct http_request *r)
 const struct http_route memserver_routes[] = {
 	{.path = "/metrics", .methods = HTTP_GET, .handle = handle_metrics},
 	{.path = "/v1/status", .methods = HTTP_GET, .handle = handle_status},
-	{.path = "/v1/drain", .methods = HTTP_POST, .unix_only = true, .handle = handle_drain},
+	{.path = "/v1/drain", .methods = HTTP_POST, .unix_only = HTTP_POST, .handle = handle_drain},
 	{.path = NULL},
 };

@@ -7,7 +7,7 @@
 #include "client-backend/engine/impl.h"
 
 struct tally {
-	uint64_t *seg_live, *pool_pages, *pool_entries;
+	uint64_t *seg_live, *pool_pages, *pool_entries, *pool_live;
 	uint32_t *object_pages;
 	uint64_t account_pages[ENGINE_MAX_ACCOUNTS];
 	uint64_t entries, dead, same, live;
@@ -62,6 +62,7 @@ static void tally_entry(struct engine *e, struct tally *t, uint64_t b, unsigned 
 	}
 	t->seg_live[row] += loc_len(en->loc);
 	t->live += loc_len(en->loc);
+	t->pool_live[pool % ENGINE_MAX_POOLS] += loc_len(en->loc);
 	if (!e->seg[row].local)
 		return;
 	const struct record_header *h = (const void *)(seg_data(e, row) + loc_off(en->loc));
@@ -75,7 +76,7 @@ static void tally_entry(struct engine *e, struct tally *t, uint64_t b, unsigned 
 
 static void check_segments(struct engine *e, struct tally *t)
 {
-	uint32_t kinds[SEG_LOST + 1] = {0}, local = 0, shorts = 0;
+	uint32_t kinds[SEG_LOST + 1] = {0}, local = 0, shorts = 0, copies = 0;
 	uint64_t held = 0, away_live = 0, remote = 0;
 
 	for (uint32_t row = 0; row < e->cfg.max_segments; row++) {
@@ -84,6 +85,7 @@ static void check_segments(struct engine *e, struct tally *t)
 
 		kinds[v->kind]++;
 		shorts += v->short_of;
+		copies += v->short_of ? s->copies : 0;
 		if (!s->seq) {
 			if (v->kind != SEG_FREE)
 				wrong(t, "row %u is free but classed %u", row, v->kind);
@@ -120,7 +122,7 @@ static void check_segments(struct engine *e, struct tally *t)
 	for (unsigned k = 0; k <= SEG_LOST; k++)
 		if (kinds[k] != e->kinds[k])
 			wrong(t, "%u segments of kind %u, %u counted", kinds[k], k, e->kinds[k]);
-	if (shorts != e->short_rows)
+	if (shorts != e->short_rows || copies != e->short_copies)
 		wrong(t, "%u segments short of copies, %u counted", shorts, e->short_rows);
 	if (held != e->away_held_bytes || away_live != e->away_live_bytes)
 		wrong(t, "bytes on donors: held %llu live %llu, counted %llu and %llu",
@@ -161,6 +163,24 @@ static void check_queues(struct engine *e, struct tally *t)
 	check_queue(e, t, &e->spill, QUEUE_SPILL, spill);
 	for (unsigned a = 0; a < ENGINE_MAX_ACCOUNTS; a++)
 		check_queue(e, t, &e->account[a].ephemeral, QUEUE_EPHEMERAL, ephemeral[a]);
+}
+
+/* The cleaner's lists: a segment stands in the one of its kind and live share, or in none. */
+static void check_buckets(struct engine *e, struct tally *t)
+{
+	uint32_t listed = 0, expected = 0;
+
+	for (unsigned b = 0; b < NO_BUCKET; b++)
+		for (uint32_t row = e->by_live[b].head;
+			row != NONE && listed <= e->cfg.max_segments;
+			row = e->sv[row].by_live.next, listed++)
+			if (e->sv[row].bucket != b ||
+				(b >= CLEAN_BUCKETS) != (e->sv[row].kind == SEG_DIRTY))
+				wrong(t, "row %u stands in bucket %u, not its own", row, b);
+	for (uint32_t row = 0; row < e->cfg.max_segments; row++)
+		expected += e->seg[row].seq && e->sv[row].bucket < NO_BUCKET;
+	if (listed != expected)
+		wrong(t, "%u segments in the cleaner's lists, not %u", listed, expected);
 }
 
 /* Each region's list must have all its copies, once, and their live bytes. */
@@ -241,15 +261,60 @@ static void check_counts(struct engine *e, struct tally *t)
 			(unsigned long long)t->same, (unsigned long long)t->live);
 }
 
+/* Grants: what is promised and not used, over pools and accounts. */
+static void check_grants(struct engine *e, struct tally *t)
+{
+	uint64_t pages = 0, objects = 0, account[ENGINE_MAX_ACCOUNTS] = {0};
+	uint32_t pools = 0, free_objects = 0, *alive = calloc(ENGINE_MAX_POOLS, sizeof(*alive));
+
+	if (!alive) {
+		wrong(t, "no memory for the check");
+		return;
+	}
+	for (uint32_t id = 1; id <= e->cfg.max_objects; id++) {
+		free_objects += object_state(&e->object[id]) == OBJECT_FREE;
+		if (object_state(&e->object[id]) == OBJECT_LIVE)
+			alive[object_pool(&e->object[id]) % ENGINE_MAX_POOLS]++;
+	}
+	for (unsigned i = 0; i < ENGINE_MAX_POOLS; i++) {
+		const struct pool_vol *v = &e->pool[i];
+		uint64_t objects_left =
+			v->reserved.objects > v->objects ? v->reserved.objects - v->objects : 0;
+
+		if (v->objects != alive[i])
+			wrong(t, "pool row %u: %u objects counted, %u found", i, v->objects,
+				alive[i]);
+		if (v->live_bytes != t->pool_live[i])
+			wrong(t, "pool row %u: %llu live bytes counted, %llu found", i,
+				(unsigned long long)v->live_bytes,
+				(unsigned long long)t->pool_live[i]);
+		pools += v->reserved.pages || v->reserved.objects;
+		pages += pool_promised(v);
+		objects += objects_left;
+		account[e->pool_row[i].desc.account] += pool_promised(v);
+	}
+	for (unsigned i = 0; i < ENGINE_MAX_ACCOUNTS; i++)
+		if (account[i] != e->account[i].promised)
+			wrong(t, "account %u: %llu pages promised, %llu counted", i,
+				(unsigned long long)account[i],
+				(unsigned long long)e->account[i].promised);
+	if (pools != e->reserved_pools || pages != e->promised_pages ||
+		objects != e->promised_objects || free_objects != e->objects_free)
+		wrong(t, "grants: %u pools, %llu pages, %llu objects, %u objects free found", pools,
+			(unsigned long long)pages, (unsigned long long)objects, free_objects);
+	free(alive);
+}
+
 int engine_check(struct engine *e, char *err, size_t err_bytes)
 {
 	struct tally t = {.err = err, .err_bytes = err_bytes};
 
 	t.seg_live = calloc(e->cfg.max_segments, sizeof(*t.seg_live));
 	t.pool_pages = calloc(ENGINE_MAX_POOLS, sizeof(*t.pool_pages));
+	t.pool_live = calloc(ENGINE_MAX_POOLS, sizeof(*t.pool_live));
 	t.pool_entries = calloc(ENGINE_MAX_POOLS, sizeof(*t.pool_entries));
 	t.object_pages = calloc((size_t)e->cfg.max_objects + 1, sizeof(*t.object_pages));
-	if (!t.seg_live || !t.pool_pages || !t.pool_entries || !t.object_pages) {
+	if (!t.seg_live || !t.pool_pages || !t.pool_entries || !t.pool_live || !t.object_pages) {
 		wrong(&t, "no memory for the check");
 	} else {
 		for (uint64_t b = 0; b < e->index.nbuckets; b++)
@@ -258,13 +323,16 @@ int engine_check(struct engine *e, char *err, size_t err_bytes)
 					tally_entry(e, &t, b, w);
 		check_segments(e, &t);
 		check_queues(e, &t);
+		check_buckets(e, &t);
 		check_copies(e, &t);
 		check_donors(e, &t);
 		check_counts(e, &t);
+		check_grants(e, &t);
 	}
 	free(t.seg_live);
 	free(t.pool_pages);
 	free(t.pool_entries);
+	free(t.pool_live);
 	free(t.object_pages);
 	return t.rc;
 }

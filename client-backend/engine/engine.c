@@ -9,6 +9,7 @@
 #include "client-backend/engine/impl.h"
 
 #define PUTS_PER_TICK 64u
+#define REAP_BUCKETS  512u
 #define SETTLE_NS     10000000ull /* regions are looked over this often */
 
 /* ---- configuration ---- */
@@ -110,7 +111,7 @@ static int tables_new(struct engine *e)
 		e->rv[r].bitmap = bitmaps + (size_t)r * (ENGINE_REGION_MAX_SLOTS / 64);
 	for (uint32_t i = 0; i < c->local_segments; i++)
 		e->slot_row[i] = NONE;
-	for (unsigned b = 0; b < CLEAN_BUCKETS; b++)
+	for (unsigned b = 0; b < NO_BUCKET; b++)
 		list_init(&e->by_live[b]);
 	list_init(&e->clean);
 	list_init(&e->spill);
@@ -242,8 +243,9 @@ int engine_account_set(struct engine *e, unsigned account, const struct engine_a
 	struct account_vol *v = &e->account[account];
 
 	if (v->desc.quota != a->quota) {
-		quota_return(e, account, v->pages);
-		atomic_fetch_add_explicit(&a->quota->used_pages, v->pages, memory_order_relaxed);
+		quota_return(e, account, v->pages + v->promised);
+		atomic_fetch_add_explicit(
+			&a->quota->used_pages, v->pages + v->promised, memory_order_relaxed);
 	}
 	v->desc = *a;
 	memcpy(e->account_row[account].name, a->name, sizeof(a->name));
@@ -267,15 +269,20 @@ void engine_account_usage(
 
 /* ---- put ---- */
 
-/* Writes the page to the log; its location in *loc. -EAGAIN: no slot is free now. */
+/* Writes the page to the log; its location in *loc. -EAGAIN: no slot is free now; -EBUSY: what
+ * there is was promised to others. */
 static int put_append(struct engine *e, const struct engine_pool_desc *d,
-	const struct engine_key *k, const void *page, uint64_t *loc)
+	const struct engine_key *k, const void *page, bool promised, uint64_t *loc)
 {
-	struct stream want = stream_for_pool(d);
+	struct stream want = stream_for_pool(d, promised);
 	uint32_t row, off, len;
 	uint8_t codec = d->codec;
-	struct record_header *h = log_reserve(e, &want, &row, &off);
+	struct record_header *h;
 
+	if (e->reserved_pools > 0 && !promised && log_needs_segment(e, &want) &&
+		!reserve_allows(e, &want))
+		return -EBUSY;
+	h = log_reserve(e, &want, &row, &off);
 	if (!h)
 		return -EAGAIN;
 	len = codec_encode(e->codec, page, h + 1, &codec);
@@ -289,24 +296,25 @@ static int put_append(struct engine *e, const struct engine_pool_desc *d,
 }
 
 /* Makes the key name loc. The record of a refused key stays behind as dead bytes. */
-static int put_enter(
-	struct engine *e, const struct pool_row *p, const struct engine_key *k, uint64_t loc)
+static int put_enter(struct engine *e, const struct pool_row *p, const struct engine_key *k,
+	bool promised, uint64_t loc)
 {
 	uint32_t object;
 	uint64_t *slot = entry_find(e, k, &object);
 	int err;
 
 	if (slot) {
-		entry_change(e, slot, loc);
+		entry_change(e, slot, object, loc);
 		return 0;
 	}
-	if (!quota_take(e, p->desc.account))
+	if (!promised && !quota_take(e, p->desc.account))
 		return -ENOSPC;
 	if (object == NONE)
 		object = object_create(e, k->pool, k->oid);
 	err = object == NONE ? -ENOSPC : entry_insert(e, p, object, k->index, loc);
 	if (err) {
-		quota_return(e, p->desc.account, 1);
+		if (!promised)
+			quota_return(e, p->desc.account, 1);
 		if (object != NONE)
 			object_release(e, object);
 	}
@@ -325,27 +333,31 @@ static bool quota_full(
 	return !entry_find(e, k, &object);
 }
 
-/* 0, -ENOSPC, -ENOENT, or -EAGAIN: no local slot now. */
+/* 0, -ENOSPC, -ENOENT, or -EAGAIN: no local slot now; -EBUSY: none that is not promised. */
 static int put_now(struct engine *e, const struct engine_key *k, const void *page)
 {
 	const struct pool_row *p = pool_find(e, k->pool);
+	bool promised = false;
 	uint32_t word;
 	uint64_t loc;
 	int err;
 
 	if (!p)
 		return -ENOENT;
-	if (quota_full(e, &p->desc, k))
+	err = e->reserved_pools > 0 ? reserve_admit(e, p, k, &promised) : 0;
+	if (err)
+		return err;
+	if (!promised && quota_full(e, &p->desc, k))
 		return -ENOSPC;
 	entry_prefetch(e, k);
 	if (codec_same_filled(page, &word)) {
-		err = put_enter(e, p, k, loc_make_same(word));
+		err = put_enter(e, p, k, promised, loc_make_same(word));
 		if (!err)
 			stat_add(&e->stats.puts_same_filled, 1);
 		return err;
 	}
-	err = put_append(e, &p->desc, k, page, &loc);
-	return err ? err : put_enter(e, p, k, loc);
+	err = put_append(e, &p->desc, k, page, promised, &loc);
+	return err ? err : put_enter(e, p, k, promised, loc);
 }
 
 /* The copies a segment of this pool needs before it may leave the local tier; one for an ephemeral
@@ -357,22 +369,54 @@ static unsigned put_copies(const struct engine *e, uint32_t pool)
 	return p && p->desc.copies > 1 ? p->desc.copies : 1;
 }
 
+/* A new page of it would be within the grant: the key that a waiting put is for holds nothing. */
+static bool put_is_promised(const struct engine *e, uint32_t pool)
+{
+	const struct pool_vol *v = &e->pool[pool % ENGINE_MAX_POOLS];
+
+	return v->reserved.pages > v->pages;
+}
+
+static bool pool_has_grant(const struct engine *e, uint32_t pool)
+{
+	return e->pool[pool % ENGINE_MAX_POOLS].reserved.pages > 0;
+}
+
 /* Will a slot become free soon? What the last tick saw may be outdated: a burst filled the local
  * tier, or a region came that is not enough. */
-static bool put_may_wait(struct engine *e, uint64_t now, uint32_t pool)
+static bool put_may_wait(struct engine *e, uint64_t now, uint32_t pool, int err)
 {
 	unsigned copies = put_copies(e, pool);
 
+	/* Beyond its grant a pool does not wait: those within it would wait behind it. */
+	if (pool_has_grant(e, pool))
+		return err == -EAGAIN && put_is_promised(e, pool);
+	if (err == -EBUSY) {
+		region_want(e, now);
+		return e->want_since_ns && now < e->want_since_ns + e->cfg.put_wait_ns;
+	}
+	if (err != -EAGAIN)
+		return false;
 	if (move_may_free(e, now, copies))
 		return true;
 	region_want(e, now);
 	return move_may_free(e, now, copies);
 }
 
-static int put_refuse(struct engine *e)
+static int put_refuse(struct engine *e, uint32_t pool, int err)
 {
 	stat_add(&e->stats.puts_refused, 1);
+	if (err == -EBUSY)
+		stat_add(&e->stats.puts_refused_promised, 1);
+	else if (put_is_promised(e, pool))
+		stat_add(&e->stats.puts_refused_granted, 1);
 	return -ENOSPC;
+}
+
+/* Puts of a pool keep their order; a grant does not wait behind others. */
+static bool put_must_queue(const struct engine *e, uint32_t pool)
+{
+	return e->grant_wait.head || (e->put_wait.head && !pool_has_grant(e, pool));
 }
 
 int engine_put(
@@ -380,7 +424,7 @@ int engine_put(
 {
 	uint32_t object;
 	uint64_t *slot, now;
-	int err = e->put_wait.head ? -EAGAIN : put_now(e, k, page);
+	int err = put_must_queue(e, k->pool) ? -EAGAIN : put_now(e, k, page);
 
 	if (err == 0) {
 		stat_add(&e->stats.puts, 1);
@@ -394,42 +438,44 @@ int engine_put(
 	slot = entry_find(e, k, &object);
 	if (slot)
 		entry_remove(e, slot, object);
-	if (err != -EAGAIN || !req || !e->cfg.put_wait_ns)
-		return put_refuse(e);
 	now = now_ns(e);
-	if (!put_may_wait(e, now, k->pool))
-		return put_refuse(e);
+	if (!req || !e->cfg.put_wait_ns || !put_may_wait(e, now, k->pool, err))
+		return put_refuse(e, k->pool, err);
 	req->key = *k;
 	req->page = (void *)page;
 	req->start_ns = now;
 	req->deadline_ns = now + e->cfg.put_wait_ns;
-	req_list_push(&e->put_wait, req, REQ_PUT_WAIT);
+	if (pool_has_grant(e, k->pool))
+		req_list_push(&e->grant_wait, req, REQ_GRANT_WAIT);
+	else
+		req_list_push(&e->put_wait, req, REQ_PUT_WAIT);
 	stat_add(&e->stats.puts_waited, 1);
 	return -EINPROGRESS;
 }
 
 /* Waiting puts go in the order they came, a few with each tick; the first that still finds no room
  * ends the round. */
-static void put_wait_run(struct engine *e, uint64_t now, uint64_t *wake)
+static void put_wait_run(struct engine *e, struct req_list *list, uint64_t now, uint64_t *wake)
 {
 	struct engine_req *r;
 	unsigned n = 0;
 
-	while ((r = e->put_wait.head)) {
+	while ((r = list->head)) {
 		if (n++ == PUTS_PER_TICK) {
 			*wake = now;
 			return;
 		}
 		int err = put_now(e, &r->key, r->page);
 
-		if (err == -EAGAIN && now < r->deadline_ns && put_may_wait(e, now, r->key.pool))
+		if ((err == -EAGAIN || err == -EBUSY) && now < r->deadline_ns &&
+			put_may_wait(e, now, r->key.pool, err))
 			break;
-		req_unlink(&e->put_wait, r);
+		req_unlink(list, r);
 		if (err == 0) {
 			stat_add(&e->stats.puts, 1);
 			stat_add(&e->stats.bytes_put, ENGINE_PAGE_BYTES);
 		} else if (err != -ENOENT) {
-			err = put_refuse(e);
+			err = put_refuse(e, r->key.pool, err);
 		}
 		r->done(r, err);
 	}
@@ -442,6 +488,9 @@ void engine_cancel(struct engine *e, struct engine_req *req)
 	switch ((enum req_kind)req->kind) {
 	case REQ_PUT_WAIT:
 		req_unlink(&e->put_wait, req);
+		break;
+	case REQ_GRANT_WAIT:
+		req_unlink(&e->grant_wait, req);
 		break;
 	case REQ_PLUG:
 		req_unlink(&e->plug, req);
@@ -457,18 +506,32 @@ void engine_cancel(struct engine *e, struct engine_req *req)
 
 /* ---- time ---- */
 
+/* What is within a grant goes first. */
+static void puts_run(struct engine *e, uint64_t now, uint64_t *wake)
+{
+	if (e->grant_wait.head) {
+		if (e->dead_entries > 0)
+			reap_step(e, REAP_BUCKETS);
+		put_wait_run(e, &e->grant_wait, now, wake);
+	}
+	if (e->put_wait.head && !e->grant_wait.head)
+		put_wait_run(e, &e->put_wait, now, wake);
+	if ((e->grant_wait.head || e->put_wait.head) && now + SETTLE_NS < *wake)
+		*wake = now + SETTLE_NS;
+}
+
 uint64_t engine_tick(struct engine *e)
 {
 	uint64_t now = now_ns(e), wake = UINT64_MAX;
 
 	if (now >= e->settle_at_ns) {
 		e->settle_at_ns = now + SETTLE_NS;
+		reserve_look(e);
 		region_want(e, now);
 		region_release_drained(e);
 	}
 	move_tick(e, now, &wake);
-	if (e->put_wait.head)
-		put_wait_run(e, now, &wake);
+	puts_run(e, now, &wake);
 	fetch_tick(e, now, &wake);
 	if ((e->wanted || e->regions_revoking) && e->settle_at_ns < wake)
 		wake = e->settle_at_ns;
@@ -477,7 +540,7 @@ uint64_t engine_tick(struct engine *e)
 
 bool engine_work(struct engine *e)
 {
-	bool more = e->dead_entries > 0 && reap_step(e, 512);
+	bool more = e->dead_entries > 0 && reap_step(e, REAP_BUCKETS);
 
 	return move_work(e, 64) || more;
 }

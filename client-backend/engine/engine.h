@@ -160,7 +160,8 @@ int engine_config_check(const struct engine_config *cfg, char *err, size_t err_b
 
 /* Counters; written by the lane, read by anyone. */
 struct engine_stats {
-	stat_t puts, puts_refused, puts_same_filled, puts_raw, puts_waited;
+	stat_t puts, puts_refused, puts_refused_promised, puts_refused_granted, puts_same_filled,
+		puts_raw, puts_waited;
 	stat_t gets_local, gets_remote, gets_disk, gets_same_filled, gets_miss, gets_lost,
 		gets_timeout;
 	stat_t flush_pages, flush_objects;
@@ -176,9 +177,13 @@ struct engine_stats {
 	stat_t local_slots, local_slots_free, local_slots_clean;
 	stat_t remote_slots, remote_slots_used, disk_slots, disk_slots_used;
 	stat_t segments, segments_underreplicated, regions, regions_revoking;
+	stat_t promised_pages;		 /* of grants, not used yet */
+	stat_t reserved_short_pages;	 /* promised, but there is no room for them now */
 	stat_t index_bytes, table_bytes; /* DRAM beside the slots: index; everything else */
 	struct hist get_remote_ns;	 /* submit to done, gets that needed a donor */
 };
+
+enum engine_tier { ENGINE_TIER_LOCAL, ENGINE_TIER_REMOTE, ENGINE_TIER_DISK };
 
 /* A request that may complete later; the caller's, untouched until done() when -EINPROGRESS was
  * returned. */
@@ -186,6 +191,7 @@ struct engine_req {
 	/* On the lane's thread, from engine_tick(), engine_kick() or an io's done(); may start new
 	 * requests. */
 	void (*done)(struct engine_req *req, int status);
+	uint32_t tier; /* enum engine_tier that a get was answered from; valid in done() */
 	/* private */
 	struct engine_key key;
 	void *page;
@@ -233,6 +239,28 @@ uint64_t engine_pool_pages(const struct engine *e, uint32_t id);
 /* From its return on no key of the pool is found; memory is reclaimed in the background. -ENOENT.
  */
 int engine_pool_destroy(struct engine *e, uint32_t id);
+
+/*
+ * A hard grant: room for so many pages and objects of a persistent pool in this lane, whatever the
+ * pages compress to. A put within it (its page exists or the pool has fewer pages than are
+ * reserved) is not refused while any tier that the pool may use has room or can be given some
+ * within put_wait_ns; other puts do not get what is promised and not used yet. Kept in the arena;
+ * ends with the pool.
+ */
+struct engine_reservation {
+	uint64_t pages, objects;
+};
+/*
+ * Sets a pool's grant; zeros: none. 0: it is kept; -ENOSPC: no room now, *possible_pages could be
+ * granted; with keep_asking the pages are held and regions asked for all the same, until the next
+ * call or a restart, so that asking again may succeed; -EDQUOT the account's quota does not allow
+ * it; -ENOENT; -EINVAL not a persistent pool, or more than fits the configuration's numbers. Unless
+ * it is 0 the grant kept before stays. What a pool has already is never refused.
+ */
+int engine_pool_reserve(struct engine *e, uint32_t id, const struct engine_reservation *r,
+	bool keep_asking, uint64_t *possible_pages);
+/* What is kept; zeros: nothing, or no such pool. */
+struct engine_reservation engine_pool_reserved(const struct engine *e, uint32_t id);
 
 /*
  * The data path. page: ENGINE_PAGE_BYTES, any alignment, must not change during the call.

@@ -11,11 +11,6 @@ struct pool_row *pool_find(const struct engine *e, uint32_t id)
 	return id && p->state == POOL_LIVE && p->desc.id == id ? p : NULL;
 }
 
-static struct pool_vol *pool_vol(struct engine *e, uint32_t id)
-{
-	return &e->pool[id % ENGINE_MAX_POOLS];
-}
-
 void pool_free_if_empty(struct engine *e, struct pool_row *p)
 {
 	if (p->state == POOL_DEAD && pool_vol(e, p->desc.id)->entries == 0)
@@ -58,20 +53,24 @@ void entry_prefetch(struct engine *e, const struct engine_key *k)
 		index_prefetch(&e->index, entry_key(object, k->index));
 }
 
-static void loc_hold(struct engine *e, uint64_t loc)
+void entry_hold(struct engine *e, uint32_t pool, uint64_t loc)
 {
-	if (loc_is_same(loc))
+	if (loc_is_same(loc)) {
 		stat_add(&e->stats.pages_same_filled, 1);
-	else
-		seg_live_add(e, loc_row(loc), loc_len(loc));
+		return;
+	}
+	pool_vol(e, pool)->live_bytes += loc_len(loc);
+	seg_live_add(e, loc_row(loc), loc_len(loc));
 }
 
-static void loc_let_go(struct engine *e, uint64_t loc)
+static void entry_let_go(struct engine *e, uint32_t pool, uint64_t loc)
 {
-	if (loc_is_same(loc))
+	if (loc_is_same(loc)) {
 		stat_sub(&e->stats.pages_same_filled, 1);
-	else
-		seg_live_sub(e, loc_row(loc), loc_len(loc));
+		return;
+	}
+	pool_vol(e, pool)->live_bytes -= loc_len(loc);
+	seg_live_sub(e, loc_row(loc), loc_len(loc));
 }
 
 int entry_insert(
@@ -86,21 +85,20 @@ int entry_insert(
 	if (err)
 		return err;
 	o->pages++;
-	pool_vol(e, p->desc.id)->pages++;
+	pool_pages_add(e, p->desc.id, p->desc.account, 1);
 	pool_vol(e, p->desc.id)->entries++;
-	e->account[p->desc.account].pages++;
-	stat_add(&e->stats.pages, 1);
-	loc_hold(e, loc);
+	entry_hold(e, p->desc.id, loc);
 	return 0;
 }
 
-void entry_change(struct engine *e, uint64_t *slot, uint64_t loc)
+void entry_change(struct engine *e, uint64_t *slot, uint32_t object, uint64_t loc)
 {
 	uint64_t before = *slot;
+	uint32_t pool = object_pool(&e->object[object]);
 
 	__atomic_store_n(slot, loc, __ATOMIC_RELEASE);
-	loc_hold(e, loc);
-	loc_let_go(e, before);
+	entry_hold(e, pool, loc);
+	entry_let_go(e, pool, before);
 }
 
 /* True when the object's pages still count for its pool: neither it nor the pool is dead. */
@@ -119,26 +117,20 @@ void entry_remove(struct engine *e, uint64_t *slot, uint32_t object)
 	if (object_counts(e, o)) {
 		unsigned account = pool_find(e, id)->desc.account;
 
-		pool_vol(e, id)->pages--;
-		e->account[account].pages--;
-		quota_return(e, account, 1);
-		stat_sub(&e->stats.pages, 1);
+		quota_return(e, account, (uint64_t)-pool_pages_add(e, id, account, -1));
 	} else {
 		e->dead_entries--;
 	}
 	o->pages--;
 	pool_vol(e, id)->entries--;
-	loc_let_go(e, loc);
+	entry_let_go(e, id, loc);
 	object_release(e, object);
 	pool_free_if_empty(e, &e->pool_row[id % ENGINE_MAX_POOLS]);
 }
 
 static void pages_forget(struct engine *e, uint32_t pool, unsigned account, uint64_t pages)
 {
-	pool_vol(e, pool)->pages -= pages;
-	e->account[account].pages -= pages;
-	quota_return(e, account, pages);
-	stat_sub(&e->stats.pages, pages);
+	quota_return(e, account, (uint64_t)-pool_pages_add(e, pool, account, -(int64_t)pages));
 	e->dead_entries += pages;
 }
 
@@ -212,6 +204,7 @@ int engine_pool_add(struct engine *e, const struct engine_pool_desc *d)
 	if (p->state != POOL_FREE)
 		return -EEXIST;
 	p->desc = *d;
+	p->reserved = 0;
 	*pool_vol(e, d->id) = (struct pool_vol){0};
 	__atomic_store_n(&p->state, POOL_LIVE, __ATOMIC_RELEASE);
 	return 0;
@@ -223,6 +216,7 @@ int engine_pool_destroy(struct engine *e, uint32_t id)
 
 	if (!p)
 		return -ENOENT;
+	reserve_end(e, p);
 	pages_forget(e, id, p->desc.account, pool_vol(e, id)->pages);
 	__atomic_store_n(&p->state, POOL_DEAD, __ATOMIC_RELEASE);
 	pool_free_if_empty(e, p);

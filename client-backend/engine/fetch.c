@@ -29,6 +29,7 @@ void fetch_init(struct engine *e, uint8_t *buffers)
 		e->fetch_free = f;
 	}
 	req_list_init(&e->put_wait);
+	req_list_init(&e->grant_wait);
 	req_list_init(&e->get_wait);
 	req_list_init(&e->plug);
 }
@@ -138,6 +139,7 @@ int engine_get(struct engine *e, const struct engine_key *k, void *page, struct 
 	req->start_ns = now_ns(e);
 	req->deadline_ns = req->start_ns + e->cfg.get_timeout_ns;
 	req->loc = loc;
+	req->tier = ENGINE_TIER_LOCAL;
 	req->tried = 0;
 	req_list_push(&e->plug, req, REQ_PLUG);
 	return -EINPROGRESS;
@@ -302,6 +304,7 @@ static bool fetch_deliver(struct engine *e, struct fetch *f, const struct attemp
 			continue;
 		}
 		stat_add(a->which == DISK_HOLDER ? &e->stats.gets_disk : &e->stats.gets_remote, 1);
+		r->tier = a->which == DISK_HOLDER ? ENGINE_TIER_DISK : ENGINE_TIER_REMOTE;
 		req_done(e, r, 0);
 	}
 	return bad;

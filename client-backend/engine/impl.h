@@ -14,6 +14,7 @@
 #define FETCH_BYTES	  16384u /* longest merged read */
 #define FETCH_SLACK_BYTES 8192u	 /* a disk read is widened to 4096-byte edges */
 #define CLEAN_BUCKETS	  16u	 /* segments sorted by how much of them lives */
+#define NO_BUCKET	  (2 * CLEAN_BUCKETS)
 #define MAX_STREAMS	  64u
 #define RESERVE_SLOTS	  2u /* local slots that only the cleaner may take */
 #define DISK_HOLDER	  ENGINE_MAX_COPIES
@@ -49,7 +50,8 @@ enum pool_state { POOL_FREE = 0, POOL_LIVE = 1, POOL_DEAD = 2 };
 
 struct pool_row {
 	struct engine_pool_desc desc;
-	uint64_t state; /* enum pool_state; stored last */
+	uint64_t state;	   /* enum pool_state; stored last */
+	uint64_t reserved; /* the grant, in one store: pages in bits 0-33, objects in 34-63 */
 };
 
 /* pool_state: the pool id and, in its top two bits, enum object_state; one store makes, kills or
@@ -137,7 +139,7 @@ struct seg_vol {
 	uint32_t live;	     /* bytes of records that entries name */
 	uint16_t pins;	     /* reads and moves under way */
 	uint8_t kind;	     /* enum seg_kind */
-	uint8_t bucket;	     /* cleaner's, by live share; CLEAN_BUCKETS: in none */
+	uint8_t bucket;	     /* cleaner's, by live share; NO_BUCKET: in none */
 	bool recent;	     /* read since the clock hand came by */
 	bool moving;	     /* a move works on it */
 	bool short_of;	     /* has too few holders and was spilled before: repair */
@@ -168,19 +170,36 @@ struct donor_vol {
 struct account_vol {
 	struct engine_account desc;
 	uint64_t pages;
+	uint64_t promised; /* of its pools' grants, not used yet: it pays for them, too */
 	uint32_t local_slots;
 	struct list ephemeral; /* sealed, local; oldest first */
 };
 
 struct pool_vol {
-	uint64_t pages;	  /* what the client sees */
-	uint64_t entries; /* in the index, those of dead objects, too */
+	uint64_t pages;			    /* what the client sees */
+	uint64_t entries;		    /* in the index, those of dead objects, too */
+	uint64_t live_bytes;		    /* of the records they name */
+	uint32_t objects;		    /* alive */
+	struct engine_reservation reserved; /* kept, or asked for */
+};
+
+/* What the promises lack, once the cleaner has done its work. */
+struct reserve_need {
+	uint64_t short_segments; /* that would find no place */
+	uint64_t remote_slots;	 /* that must be free on donors */
+};
+
+/* Open and dirty segments: what waits to be copied somewhere. */
+struct pending {
+	uint32_t segments;
+	uint64_t live;
 };
 
 struct stream {
 	uint32_t row; /* NONE: unused */
 	uint16_t account;
 	uint8_t persistent, copies, disk, cold;
+	uint8_t granted; /* puts within grants: others would fill what was opened for them */
 	uint64_t last_use;
 };
 
@@ -269,6 +288,7 @@ struct engine {
 	uint32_t object_mask;
 	uint32_t object_free;
 	uint32_t object_count;
+	uint32_t objects_free;
 	uint32_t object_last; /* most operations stay with one object */
 
 	/* pools, accounts */
@@ -276,6 +296,13 @@ struct engine {
 	struct account_vol account[ENGINE_MAX_ACCOUNTS];
 	uint64_t dead_entries; /* in the index, of dead objects and pools */
 	uint64_t reap_bucket;
+
+	/* grants: reserve.c */
+	uint16_t reserved_row[ENGINE_MAX_POOLS]; /* pools that have one */
+	uint32_t reserved_pools;
+	uint64_t promised_pages, promised_objects; /* not used yet */
+	struct reserve_need reserve_need;	   /* when it was last looked at */
+	bool reserve_refused;			   /* a put outside of the grants, since then */
 
 	/* segments */
 	struct seg_vol *sv;
@@ -287,14 +314,16 @@ struct engine {
 	uint32_t *slot_row;	  /* who uses a local slot; NONE: free */
 	struct list clean, spill; /* segments by seg_queue */
 	uint32_t kinds[SEG_LOST + 1];
-	uint32_t pending_copies[ENGINE_MAX_COPIES + 1]; /* open and dirty segments, by copies */
-	struct list by_live[CLEAN_BUCKETS];
+	/* by enum engine_disk_policy and copies */
+	struct pending pending[ENGINE_DISK_MIRROR + 1][ENGINE_MAX_COPIES + 1];
+	struct list by_live[NO_BUCKET]; /* those at holders; from CLEAN_BUCKETS on the dirty ones */
 	struct stream stream[MAX_STREAMS];
 	uint32_t max_streams;
 	uint64_t uses;
 	uint64_t live_bytes;
 	uint64_t away_live_bytes, away_held_bytes; /* over every valid holder on a donor */
 	uint32_t short_rows, repair_cursor;
+	uint64_t short_copies; /* at most so many slots are needed to repair them */
 	uint64_t repair_at_ns, spill_at_ns, clean_at_ns;
 
 	/* regions, disk */
@@ -312,8 +341,9 @@ struct engine {
 
 	/* requests */
 	struct req_list put_wait, get_wait, plug;
-	uint64_t get_retry_ns; /* when get_wait is looked through again */
-	bool get_busy;	       /* a read found its queue full: try when another has ended */
+	struct req_list grant_wait; /* puts to pools with a grant */
+	uint64_t get_retry_ns;	    /* when get_wait is looked through again */
+	bool get_busy;		    /* a read found its queue full: try when another has ended */
 	struct fetch *fetch;
 	struct fetch *fetch_free, *fetch_active, **fetch_active_tail;
 	uint32_t fetch_count_active;
@@ -355,18 +385,47 @@ static inline uint64_t entry_key(uint32_t object, uint32_t index)
 
 int entry_insert(
 	struct engine *e, const struct pool_row *p, uint32_t object, uint32_t index, uint64_t loc);
-void entry_change(struct engine *e, uint64_t *slot, uint64_t loc);
+void entry_change(struct engine *e, uint64_t *slot, uint32_t object, uint64_t loc);
+/* Counts the record that an entry of this pool names. */
+void entry_hold(struct engine *e, uint32_t pool, uint64_t loc);
 /* slot was found by index_find(); object is its. */
 void entry_remove(struct engine *e, uint64_t *slot, uint32_t object);
 uint64_t *entry_find(struct engine *e, const struct engine_key *k, uint32_t *object);
 /* Brings the key's buckets near while the page is being encoded. */
 void entry_prefetch(struct engine *e, const struct engine_key *k);
 struct pool_row *pool_find(const struct engine *e, uint32_t id);
+static inline struct pool_vol *pool_vol(struct engine *e, uint32_t id)
+{
+	return &e->pool[id % ENGINE_MAX_POOLS];
+}
+
 void pool_free_if_empty(struct engine *e, struct pool_row *p);
 bool reap_step(struct engine *e, unsigned buckets);
 /* Takes one page off the quota; false: none left. */
 bool quota_take(struct engine *e, unsigned account);
 void quota_return(struct engine *e, unsigned account, uint64_t pages);
+
+/* ---- reserve.c ---- */
+static inline uint64_t pool_promised(const struct pool_vol *v)
+{
+	return v->reserved.pages > v->pages ? v->reserved.pages - v->pages : 0;
+}
+
+/* Counts pages that a live pool gains or loses; what its account is charged changes by the result.
+ */
+int64_t pool_pages_add(struct engine *e, uint32_t id, unsigned account, int64_t pages);
+void pool_objects_add(struct engine *e, uint32_t id, int32_t objects);
+void reserve_recover(struct engine *e);
+/* Ends the grant of a pool that is about to be destroyed. */
+void reserve_end(struct engine *e, struct pool_row *p);
+/* May this put have an entry and an object? 0; -ENOSPC; -EAGAIN: once the reaper was here. */
+int reserve_admit(
+	struct engine *e, const struct pool_row *p, const struct engine_key *k, bool *promised);
+/* May a put outside of every grant open a segment of this stream? */
+bool reserve_allows(struct engine *e, const struct stream *s);
+void reserve_look(struct engine *e);
+/* Promised room must be made, and spilling cannot: cleaning comes before everything. */
+bool reserve_is_tight(const struct engine *e);
 
 /* ---- segment.c ---- */
 static inline uint8_t *slot_data(const struct engine *e, uint32_t slot)
@@ -409,6 +468,8 @@ void slot_return(struct engine *e, uint32_t slot);
 /* The next of a queue to go; what was read since it was looked at last gets a second chance. */
 uint32_t seg_queue_victim(struct engine *e, struct list *queue);
 void seg_queue_last(struct engine *e, uint32_t row); /* to the end of its queue */
+/* Drops an ephemeral segment with its pages; false: there is none. */
+bool seg_evict_ephemeral(struct engine *e);
 /* Drops an ephemeral segment or a clean copy; false: nothing can be dropped. */
 bool local_make_room(struct engine *e);
 void seg_drop_entries(struct engine *e, uint32_t row);
@@ -421,9 +482,11 @@ struct record_header *log_reserve(
 void log_commit(struct engine *e, uint32_t row, uint32_t bytes);
 /* The open segment of a stream; NONE. */
 uint32_t log_open_row(const struct engine *e, const struct stream *want);
+/* The next record of a stream goes to a new segment. */
+bool log_needs_segment(const struct engine *e, const struct stream *want);
 void log_seal_all(struct engine *e);
 bool log_seal_coldest(struct engine *e, bool ephemeral_only);
-struct stream stream_for_pool(const struct engine_pool_desc *d);
+struct stream stream_for_pool(const struct engine_pool_desc *d, bool granted);
 
 /* ---- region.c ---- */
 uint32_t region_slot_take(struct engine *e, uint32_t region);
@@ -438,6 +501,14 @@ bool region_can_place(const struct engine *e, uint32_t row);
 void region_want(struct engine *e, uint64_t now);
 /* Donors with a free slot for new copies, and how many such slots there are. */
 unsigned donors_with_room(const struct engine *e, uint32_t *free_slots);
+/* New segments may go there. */
+static inline uint32_t donor_room(const struct engine *e, unsigned donor)
+{
+	const struct donor_vol *d = &e->donor[donor];
+
+	return d->up && !d->suspect ? d->free_slots : 0;
+}
+
 uint32_t region_low_water(const struct engine *e); /* free slots on donors to keep at hand */
 uint32_t disk_slot_take(struct engine *e);	   /* NONE */
 void disk_slot_return(struct engine *e, uint32_t slot);
@@ -474,7 +545,7 @@ bool move_work(struct engine *e, unsigned records);
 bool move_may_free(struct engine *e, uint64_t now, unsigned copies);
 
 /* ---- request lists ---- */
-enum req_kind { REQ_PUT_WAIT = 1, REQ_PLUG, REQ_GET_WAIT, REQ_FETCH };
+enum req_kind { REQ_PUT_WAIT = 1, REQ_GRANT_WAIT, REQ_PLUG, REQ_GET_WAIT, REQ_FETCH };
 
 static inline void req_list_init(struct req_list *l)
 {

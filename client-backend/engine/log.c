@@ -1,7 +1,7 @@
 /* Appending: one open segment per stream, sealed when it is full. */
 #include "client-backend/engine/impl.h"
 
-struct stream stream_for_pool(const struct engine_pool_desc *d)
+struct stream stream_for_pool(const struct engine_pool_desc *d, bool granted)
 {
 	bool persistent = d->flags & ENGINE_POOL_PERSISTENT;
 
@@ -10,13 +10,15 @@ struct stream stream_for_pool(const struct engine_pool_desc *d)
 		.persistent = persistent,
 		.copies = persistent ? d->copies : 0,
 		.disk = persistent ? d->disk : ENGINE_DISK_NEVER,
+		.granted = granted,
 	};
 }
 
 static bool stream_same(const struct stream *a, const struct stream *b)
 {
 	return a->account == b->account && a->persistent == b->persistent &&
-	       a->copies == b->copies && a->disk == b->disk && a->cold == b->cold;
+	       a->copies == b->copies && a->disk == b->disk && a->cold == b->cold &&
+	       a->granted == b->granted;
 }
 
 static void stream_seal(struct engine *e, struct stream *s)
@@ -27,7 +29,7 @@ static void stream_seal(struct engine *e, struct stream *s)
 	seg_seal(e, row);
 }
 
-/* The open stream that was idle longest; its segment is sealed. */
+/* The open stream that was idle longest, one for grants last; its segment is sealed. */
 bool log_seal_coldest(struct engine *e, bool ephemeral_only)
 {
 	struct stream *cold = NULL;
@@ -37,7 +39,8 @@ bool log_seal_coldest(struct engine *e, bool ephemeral_only)
 
 		if (s->row == NONE || (ephemeral_only && s->persistent))
 			continue;
-		if (!cold || s->last_use < cold->last_use)
+		if (!cold || s->granted < cold->granted ||
+			(s->granted == cold->granted && s->last_use < cold->last_use))
 			cold = s;
 	}
 	if (!cold)
@@ -52,6 +55,14 @@ uint32_t log_open_row(const struct engine *e, const struct stream *want)
 		if (e->stream[i].row != NONE && stream_same(&e->stream[i], want))
 			return e->stream[i].row;
 	return NONE;
+}
+
+bool log_needs_segment(const struct engine *e, const struct stream *want)
+{
+	uint32_t row = log_open_row(e, want);
+
+	return row == NONE ||
+	       e->seg[row].used + ((RECORD_MAX_BYTES + 7u) & ~7u) > e->cfg.segment_bytes;
 }
 
 static struct stream *stream_find(struct engine *e, const struct stream *want)

@@ -404,8 +404,8 @@ static struct stream cold_stream(const struct seg_row *s)
 }
 
 /* Appends a live record to the cleaner's stream; false: no room now. */
-static bool relocate(
-	struct engine *e, const struct seg_row *s, const struct record_header *h, uint64_t *slot)
+static bool relocate(struct engine *e, const struct seg_row *s, const struct record_header *h,
+	uint64_t *slot, uint32_t object)
 {
 	struct stream cold = cold_stream(s);
 	uint32_t bytes = record_bytes(h->len), row, off;
@@ -417,7 +417,7 @@ static bool relocate(
 	to->seq = e->seg[row].seq;
 	to->checksum = record_checksum(to, e->header->secret);
 	log_commit(e, row, bytes);
-	entry_change(e, slot, loc_make(row, off, bytes));
+	entry_change(e, slot, object, loc_make(row, off, bytes));
 	stat_add(&e->stats.bytes_relocated, bytes);
 	return true;
 }
@@ -447,7 +447,7 @@ static bool clean_step(struct engine *e, struct move *m, unsigned records)
 		memcpy(k.oid, h->oid, sizeof(k.oid));
 		slot = entry_find(e, &k, &object);
 		if (slot && *slot == loc_make(m->row, m->cursor, record_bytes(h->len)) &&
-			!relocate(e, s, h, slot)) {
+			!relocate(e, s, h, slot, object)) {
 			m->stalled = true;
 			return false;
 		}
@@ -554,20 +554,50 @@ static uint32_t clean_victim(const struct engine *e)
 	return best != NONE ? best : clean_pair(e);
 }
 
+/*
+ * A dirty segment that is not alive enough: where promised room is short, what cannot be spilled is
+ * compacted, too. What the cleaner sealed early is left alone unless it fits into what is open, or
+ * it would go round for ever.
+ */
+static uint32_t squeeze_victim(const struct engine *e)
+{
+	for (unsigned b = 0; b < CLEAN_BUCKETS; b++) {
+		uint32_t row = e->by_live[CLEAN_BUCKETS + b].head;
+
+		for (unsigned n = 0; row != NONE && n < CLEAN_SAMPLE; n++) {
+			uint64_t live = e->sv[row].live, whole = e->cfg.segment_bytes;
+			bool early = e->seg[row].cold && live * 2 >= e->seg[row].used &&
+				     e->seg[row].used < whole / 8 * 7;
+
+			if (live * 100 >= whole * e->cfg.live_percent)
+				return NONE;
+			if (!early || clean_fits_open(e, row))
+				return row;
+			row = e->sv[row].by_live.next;
+		}
+	}
+	return NONE;
+}
+
 static bool clean_due(const struct engine *e)
 {
+	if (reserve_is_tight(e))
+		return true;
 	return e->away_held_bytes > (uint64_t)CLEAN_MIN_SEGS * e->cfg.segment_bytes &&
 	       e->away_live_bytes * 100 < e->away_held_bytes * e->cfg.live_percent;
 }
 
 static void clean_start(struct engine *e, uint64_t now)
 {
+	bool squeeze = reserve_is_tight(e);
 	bool room = e->free_slots > 0 || e->kinds[SEG_CLEAN] > 0 || e->kinds[SEG_EPHEMERAL] > 0;
 
 	while (room && clean_due(e) && now >= e->clean_at_ns && e->moves_active < e->cfg.moves &&
 		moves_of(e, MOVE_CLEAN) < (e->cfg.moves + 1) / 2) {
-		uint32_t row = clean_victim(e);
+		uint32_t row = squeeze ? squeeze_victim(e) : NONE;
 
+		if (row == NONE)
+			row = clean_victim(e);
 		if (row == NONE || !move_start(e, MOVE_CLEAN, row)) {
 			e->clean_at_ns = now + SETTLE_NS;
 			return;
@@ -594,7 +624,9 @@ static unsigned spill_wanted(const struct engine *e)
 		target = RESERVE_SLOTS + 1;
 	if (ready < target)
 		return target - ready;
-	return e->put_wait.head ? 1 : 0; /* moves to a donor that does not answer free nothing */
+	return e->put_wait.head || e->grant_wait.head
+		       ? 1
+		       : 0; /* moves to a donor that does not answer free nothing */
 }
 
 static bool disk_has_room(const struct engine *e)

@@ -14,7 +14,7 @@ void object_table_clear(struct engine *e)
 	for (uint32_t i = 0; i <= e->object_mask; i++)
 		e->object_head[i] = NONE;
 	e->object_free = NONE;
-	e->object_count = 0;
+	e->object_count = e->objects_free = 0;
 	e->object_last = NONE;
 }
 
@@ -42,6 +42,7 @@ void object_give_back(struct engine *e, uint32_t id)
 	__atomic_store_n(&e->object[id].pool_state, 0, __ATOMIC_RELEASE);
 	e->object[id].next = e->object_free;
 	e->object_free = id;
+	e->objects_free++;
 }
 
 uint32_t object_find(struct engine *e, uint32_t pool, const uint64_t oid[3])
@@ -72,12 +73,14 @@ uint32_t object_create(struct engine *e, uint32_t pool, const uint64_t oid[3])
 	struct object_row *o = &e->object[id];
 
 	e->object_free = o->next;
+	e->objects_free--;
 	memcpy(o->oid, oid, sizeof(o->oid));
 	o->pages = 0;
 	o->max_index = 0;
 	__atomic_store_n(&o->pool_state, (uint32_t)OBJECT_LIVE << OBJECT_STATE_SHIFT | pool,
 		__ATOMIC_RELEASE);
 	object_link(e, id);
+	pool_objects_add(e, pool, 1);
 	stat_set(&e->stats.objects, ++e->object_count);
 	e->object_last = id;
 	return id;
@@ -93,6 +96,7 @@ void object_kill(struct engine *e, uint32_t id)
 		e->object_last = NONE;
 	__atomic_store_n(&o->pool_state,
 		(uint32_t)OBJECT_DEAD << OBJECT_STATE_SHIFT | object_pool(o), __ATOMIC_RELEASE);
+	pool_objects_add(e, object_pool(o), -1);
 	stat_set(&e->stats.objects, --e->object_count);
 }
 

@@ -70,12 +70,12 @@ static int recover_segments(struct engine *e, char *err, size_t n)
 	for (uint32_t row = 0; row < e->cfg.max_segments; row++) {
 		struct seg_row *s = &e->seg[row];
 
-		e->sv[row] = (struct seg_vol){.bucket = CLEAN_BUCKETS, .kind = SEG_FREE};
+		e->sv[row] = (struct seg_vol){.bucket = NO_BUCKET, .kind = SEG_FREE};
 		if (!s->seq)
 			continue;
 		if (s->used > e->cfg.segment_bytes || s->account >= ENGINE_MAX_ACCOUNTS ||
-			s->copies > ENGINE_MAX_COPIES || s->local > e->cfg.local_segments ||
-			s->seq >= e->header->next_seq)
+			s->copies > ENGINE_MAX_COPIES || s->disk > ENGINE_DISK_MIRROR ||
+			s->local > e->cfg.local_segments || s->seq >= e->header->next_seq)
 			return damaged(err, n, "segment row out of range", row);
 		if (s->local) {
 			if (e->slot_row[s->local - 1] != NONE)
@@ -141,16 +141,11 @@ static void recover_entry(struct engine *e, const struct index_entry *en)
 		o->max_index = index;
 	e->pool[pool % ENGINE_MAX_POOLS].entries++;
 	if (p && object_state(o) == OBJECT_LIVE) {
-		e->pool[pool % ENGINE_MAX_POOLS].pages++;
-		e->account[p->desc.account].pages++;
-		stat_add(&e->stats.pages, 1);
+		pool_pages_add(e, pool, p->desc.account, 1);
 	} else {
 		e->dead_entries++;
 	}
-	if (loc_is_same(en->loc))
-		stat_add(&e->stats.pages_same_filled, 1);
-	else
-		seg_live_add(e, loc_row(en->loc), loc_len(en->loc));
+	entry_hold(e, pool, en->loc);
 }
 
 static void recover_index(struct engine *e)
@@ -179,6 +174,7 @@ static void recover_finish(struct engine *e)
 			object_give_back(e, id);
 		} else if (object_state(o) == OBJECT_LIVE) {
 			object_link(e, id);
+			pool_objects_add(e, object_pool(o), 1);
 			stat_set(&e->stats.objects, ++e->object_count);
 		}
 	}
@@ -211,6 +207,7 @@ int engine_recover(struct engine *e, char *err, size_t err_bytes)
 	if (rc)
 		return rc;
 	recover_objects(e);
+	reserve_recover(e);
 	recover_index(e);
 	recover_finish(e);
 	return 0;

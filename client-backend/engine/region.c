@@ -4,7 +4,8 @@
 
 #include "client-backend/engine/impl.h"
 
-#define SHED_NS 1000000000ull
+#define SHED_NS	   1000000000ull
+#define WANT_AHEAD 8u /* regions asked for at a time for what is promised */
 
 static void bit_flip(uint64_t *map, uint32_t i)
 {
@@ -250,8 +251,8 @@ unsigned donors_with_room(const struct engine *e, uint32_t *free_slots)
 
 	*free_slots = 0;
 	for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
-		if (e->donor[d].up && !e->donor[d].suspect && e->donor[d].free_slots > 0) {
-			*free_slots += e->donor[d].free_slots;
+		if (donor_room(e, d) > 0) {
+			*free_slots += donor_room(e, d);
 			donors++;
 		}
 	return donors;
@@ -276,15 +277,15 @@ static bool region_surplus(
 	const struct donor_vol *d = region_donor(e, r);
 	/* As region_want() counts: what lies on a donor that is not to be written to is no room. */
 	uint64_t left = d->up && !d->suspect ? free_slots - v->slots : free_slots;
-	uint64_t low = region_low_water(e);
+	uint64_t low = region_low_water(e), promised = e->reserve_need.remote_slots;
 
 	if (v->revoking || v->used > 0)
 		return false;
 	if (donors <= ENGINE_MAX_COPIES && d->free_slots <= v->slots)
 		return false;
 	if (e->unplaced)
-		return now >= e->shed_at_ns && left + v->slots >= unplaced_limit(e);
-	return left >= 4 * low && left > used / 2 + 3 * (uint64_t)v->slots + low;
+		return now >= e->shed_at_ns && left + v->slots >= unplaced_limit(e) + promised;
+	return left >= 4 * low && left > used / 2 + 3 * (uint64_t)v->slots + low + promised;
 }
 
 /* Gives back revoked regions that are empty, and one empty region when there are far too many free
@@ -446,12 +447,31 @@ uint32_t region_low_water(const struct engine *e)
 	return low > 16 ? low : 16;
 }
 
+/* Regions that promised pages need, asked for ahead of their use; some donors too few are not made
+ * up for by any number of regions of the others. */
+static uint32_t reserve_want(struct engine *e, uint32_t free_slots)
+{
+	uint64_t slots = e->unplaced_slots ? e->unplaced_slots : region_low_water(e), need;
+
+	reserve_look(e);
+	need = e->reserve_need.remote_slots;
+	if (need > 0 && free_slots < need + region_low_water(e)) {
+		uint64_t n = (need + region_low_water(e) - free_slots + slots - 1) / slots;
+
+		return n < WANT_AHEAD ? (uint32_t)n : WANT_AHEAD;
+	}
+	return need > 0 && e->reserve_need.short_segments > 0 &&
+	       free_slots < need + unplaced_limit(e);
+}
+
 /* The most copies that a segment which waits for them asks for. */
 static unsigned copies_wanted(const struct engine *e)
 {
 	unsigned copies = ENGINE_MAX_COPIES;
 
-	while (copies > 0 && e->pending_copies[copies] == 0)
+	while (copies > 0 && !e->pending[ENGINE_DISK_NEVER][copies].segments &&
+		!e->pending[ENGINE_DISK_OVERFLOW][copies].segments &&
+		!e->pending[ENGINE_DISK_MIRROR][copies].segments)
 		copies--;
 	return copies;
 }
@@ -479,6 +499,11 @@ void region_want(struct engine *e, uint64_t now)
 			want = 1;
 		if (want && e->kinds[SEG_DIRTY] > low)
 			want = 2;
+	}
+	if (e->reserved_pools > 0) {
+		uint32_t ahead = reserve_want(e, free_slots);
+
+		want = ahead > want ? ahead : want;
 	}
 	/* What could not be kept would be asked for, given back and asked for again. */
 	uint64_t rows_free = e->cfg.max_regions - stat_get(&e->stats.regions);

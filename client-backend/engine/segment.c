@@ -115,15 +115,23 @@ static unsigned live_bucket(const struct engine *e, uint32_t row)
 	return b < CLEAN_BUCKETS ? b : CLEAN_BUCKETS - 1;
 }
 
-/* The cleaner's list that a row belongs to; CLEAN_BUCKETS: none. Only what is at holders needs a
- * list: the rest of the local tier is looked at when it is spilled or dropped. */
+/* The cleaner's list that a row belongs to. What is dirty is looked at when it is spilled, too, and
+ * by the list only where that is not enough. */
 static unsigned wanted_bucket(const struct engine *e, uint32_t row)
 {
-	enum seg_kind kind = (enum seg_kind)e->sv[row].kind;
+	const struct seg_vol *v = &e->sv[row];
 
-	if ((kind != SEG_CLEAN && kind != SEG_AWAY) || e->sv[row].moving || e->sv[row].noclean)
-		return CLEAN_BUCKETS;
-	return live_bucket(e, row);
+	if (v->moving || v->noclean)
+		return NO_BUCKET;
+	switch ((enum seg_kind)v->kind) {
+	case SEG_CLEAN:
+	case SEG_AWAY:
+		return live_bucket(e, row);
+	case SEG_DIRTY:
+		return CLEAN_BUCKETS + live_bucket(e, row);
+	default:
+		return NO_BUCKET;
+	}
 }
 
 static void seg_rebucket(struct engine *e, uint32_t row)
@@ -133,10 +141,10 @@ static void seg_rebucket(struct engine *e, uint32_t row)
 
 	if (b == v->bucket)
 		return;
-	if (v->bucket < CLEAN_BUCKETS)
+	if (v->bucket < NO_BUCKET)
 		list_remove(e->sv, &e->by_live[v->bucket], row, BY_LIVE);
 	v->bucket = (uint8_t)b;
-	if (b < CLEAN_BUCKETS)
+	if (b < NO_BUCKET)
 		list_push(e->sv, &e->by_live[b], row, BY_LIVE);
 }
 
@@ -146,15 +154,21 @@ static bool kind_pends(enum seg_kind kind)
 	return kind == SEG_OPEN || kind == SEG_DIRTY;
 }
 
+static struct pending *pending_of(struct engine *e, uint32_t row)
+{
+	return &e->pending[e->seg[row].disk][e->seg[row].copies];
+}
+
 void seg_kind_set(struct engine *e, uint32_t row, enum seg_kind kind)
 {
 	enum seg_kind was = (enum seg_kind)e->sv[row].kind;
-	uint32_t *pending = &e->pending_copies[e->seg[row].copies];
+	struct pending *pending = pending_of(e, row);
+	int change = kind_pends(kind) - kind_pends(was);
 
 	e->kinds[was]--;
 	e->kinds[kind]++;
-	*pending += kind_pends(kind);
-	*pending -= kind_pends(was);
+	pending->segments += (uint32_t)change;
+	pending->live += (uint64_t)change * e->sv[row].live;
 	e->sv[row].kind = (uint8_t)kind;
 }
 
@@ -228,9 +242,11 @@ void seg_classify(struct engine *e, uint32_t row)
 
 /* ---- live bytes ---- */
 
-/* Counts bytes that came alive (or died: negative, modulo 2^64) at every donor that holds them. */
-static void away_live_add(struct engine *e, uint32_t row, uint64_t bytes)
+/* Counts bytes that came alive (or died: negative, modulo 2^64) where they are, or wait to go. */
+static void place_live_add(struct engine *e, uint32_t row, uint64_t bytes)
 {
+	if (kind_pends((enum seg_kind)e->sv[row].kind))
+		pending_of(e, row)->live += bytes;
 	for (unsigned i = 0; i < DISK_HOLDER; i++) {
 		uint64_t h = e->seg[row].holder[i];
 
@@ -246,7 +262,7 @@ void seg_live_add(struct engine *e, uint32_t row, uint32_t bytes)
 	e->sv[row].live += bytes;
 	e->live_bytes += bytes;
 	stat_set(&e->stats.live_bytes, e->live_bytes);
-	away_live_add(e, row, bytes);
+	place_live_add(e, row, bytes);
 	if (e->seg[row].sealed)
 		seg_rebucket(e, row);
 }
@@ -256,7 +272,7 @@ void seg_live_sub(struct engine *e, uint32_t row, uint32_t bytes)
 	e->sv[row].live -= bytes;
 	e->live_bytes -= bytes;
 	stat_set(&e->stats.live_bytes, e->live_bytes);
-	away_live_add(e, row, -(uint64_t)bytes);
+	place_live_add(e, row, -(uint64_t)bytes);
 	if (!e->seg[row].sealed)
 		return;
 	if (e->sv[row].live == 0)
@@ -290,7 +306,7 @@ uint32_t seg_new(struct engine *e, const struct stream *s, bool cleaner)
 	r->cold = s->cold;
 	e->slot_row[slot] = row;
 	e->account[r->account].local_slots++;
-	e->sv[row] = (struct seg_vol){.bucket = CLEAN_BUCKETS, .kind = SEG_FREE};
+	e->sv[row] = (struct seg_vol){.bucket = NO_BUCKET, .kind = SEG_FREE};
 	__atomic_store_n(&e->header->next_seq, seq + 1, __ATOMIC_RELEASE);
 	__atomic_store_n(&r->seq, seq, __ATOMIC_RELEASE);
 	seg_classify(e, row);
@@ -399,6 +415,7 @@ void seg_short_set(struct engine *e, uint32_t row, bool is_short)
 		return;
 	v->short_of = is_short;
 	e->short_rows += is_short ? 1 : -1u;
+	e->short_copies += is_short ? e->seg[row].copies : -(uint64_t)e->seg[row].copies;
 	stat_set(&e->stats.segments_underreplicated, e->short_rows);
 	seg_requeue(e, row);
 }
@@ -496,7 +513,7 @@ uint32_t seg_queue_victim(struct engine *e, struct list *queue)
 	return first;
 }
 
-static bool evict_ephemeral(struct engine *e)
+bool seg_evict_ephemeral(struct engine *e)
 {
 	struct account_vol *a = account_furthest_over(e);
 	uint32_t row = a ? seg_queue_victim(e, &a->ephemeral) : NONE;
@@ -528,8 +545,8 @@ bool local_make_room(struct engine *e)
 {
 	uint32_t before = e->free_slots;
 
-	if (evict_ephemeral(e) || evict_clean(e))
+	if (seg_evict_ephemeral(e) || evict_clean(e))
 		return true;
 	/* Sealing one that nothing names any more frees it already. */
-	return log_seal_coldest(e, true) && (e->free_slots > before || evict_ephemeral(e));
+	return log_seal_coldest(e, true) && (e->free_slots > before || seg_evict_ephemeral(e));
 }

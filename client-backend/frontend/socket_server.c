@@ -7,11 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "client-backend/frontend/socket_session.h"
+#include "client-backend/frontend/unix_listen.h"
 #include "lib/core/log.h"
 
 #define ACCEPT_PAUSE_MS 100u /* after accept() failed for want of descriptors */
@@ -232,60 +231,6 @@ static void listen_ready(evutil_socket_t listen_fd, short what, void *arg)
 
 /* Listening */
 
-static int path_address(const char *path, struct sockaddr_un *sa)
-{
-	memset(sa, 0, sizeof(*sa));
-	sa->sun_family = AF_UNIX;
-	if (!path[0] || strlen(path) >= sizeof(sa->sun_path))
-		return -ENAMETOOLONG;
-	strcpy(sa->sun_path, path);
-	return 0;
-}
-
-/* Removes a socket file that nobody listens on any more. */
-static int stale_remove(const char *path, const struct sockaddr_un *sa)
-{
-	struct stat st;
-	if (lstat(path, &st) < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (!S_ISSOCK(st.st_mode))
-		return -EEXIST;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	int err = connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) < 0 ? errno : 0;
-	close(fd);
-	if (err != ECONNREFUSED)
-		return -EADDRINUSE; /* also EAGAIN: somebody's queue is full */
-	return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
-}
-
-static int listen_open(const struct socket_server_config *cfg)
-{
-	struct sockaddr_un sa;
-	int err = path_address(cfg->path, &sa);
-	if (!err)
-		err = stale_remove(cfg->path, &sa);
-	if (err)
-		return err;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	/* Nobody can connect between bind and chmod: it does not listen yet. */
-	if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
-		err = -errno;
-		close(fd);
-		return err;
-	}
-	if (chmod(cfg->path, cfg->mode) < 0 || listen(fd, 64) < 0) {
-		err = -errno;
-		unlink(cfg->path);
-		close(fd);
-		return err;
-	}
-	return fd;
-}
-
 static int config_check(const struct socket_server_config *cfg)
 {
 	if (!cfg->path || cfg->lanes < 1 || cfg->lanes > SOCKET_MAX_LANES || cfg->slots < 1 ||
@@ -319,7 +264,7 @@ static int server_start(struct socket_server *s)
 	s->violation_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->violation_fd < 0)
 		return -errno;
-	s->listen_fd = listen_open(&s->cfg);
+	s->listen_fd = unix_listen_open(s->cfg.path, s->cfg.mode);
 	if (s->listen_fd < 0)
 		return s->listen_fd;
 	s->listen_event = event_new(s->base, s->listen_fd, EV_READ | EV_PERSIST, listen_ready, s);
@@ -371,9 +316,7 @@ int socket_server_new(const struct socket_server_config *cfg, struct event_base 
 	status = server_start(s);
 	if (status) {
 		snprintf(err, err_bytes, "cannot listen on %s: %s", cfg->path,
-			status == -EADDRINUSE ? "another process answers there"
-			: status == -EEXIST   ? "there is a file that is no socket"
-					      : strerror(-status));
+			unix_listen_error(status));
 		server_free(s);
 		return status;
 	}

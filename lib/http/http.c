@@ -240,8 +240,8 @@ static void request_route(struct http_request *r, bool from_unix)
 		http_reply_error(r, 404, "no such path: %.200s", r->path);
 	else if (!request_method(r->req, &r->method) || !(route->methods & r->method))
 		http_reply_error(r, 405, "method not allowed for %s", route->path);
-	else if (route->unix_only && !from_unix)
-		http_reply_error(r, 403, "%s is served on the unix socket only", route->path);
+	else if ((route->unix_only & r->method) && !from_unix)
+		http_reply_error(r, 403, "this is served on the unix socket only: %s", route->path);
 	else
 		route->handle(r->server->ctx, r);
 	if (!r->replied)

@@ -25,9 +25,10 @@ enum http_method {
 };
 
 struct http_route {
-	const char *path; /* "/metrics"; with a final star all paths that start so */
-	unsigned methods; /* enum http_method bits; GET includes HEAD */
-	bool unix_only;	  /* refused (403) on the address: it changes something */
+	const char *path;   /* "/metrics"; with a final star all paths that start so */
+	unsigned methods;   /* enum http_method bits; GET includes HEAD */
+	unsigned unix_only; /* of these methods: refused (403) on the address, they change something
+			     */
 	/* Must reply exactly once before it returns. */
 	void (*handle)(void *ctx, struct http_request *r);
 };

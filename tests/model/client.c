@@ -39,12 +39,38 @@ static void count_get(struct run *r, int status)
 	r->timeouts += status == -ETIMEDOUT;
 }
 
+/*
+ * Within a grant a put is refused only where the room is short: the page that was refused is not
+ * there, so the pool has fewer pages than it was promised.
+ */
+static void put_refused(struct run *r, const struct run_req *q)
+{
+	const struct run_grant *g = &r->grant[ref_key_pool(&r->ref, q->k)];
+
+	r->puts_refused++;
+	if (!g->kept || g->id != q->pool || engine_pool_pages(r->e, g->id) >= g->pages)
+		return;
+	if (stat_get(&engine_stats(r->e)->reserved_short_pages) || r->short_ns >= q->start_ns) {
+		r->granted_short++;
+		return;
+	}
+	run_fail(r,
+		"a put to pool %u was refused after %llu ns: it has %llu pages of %llu promised, "
+		"and the "
+		"room is not short",
+		g->id, (unsigned long long)(r->now_ns - q->start_ns),
+		(unsigned long long)engine_pool_pages(r->e, g->id), (unsigned long long)g->pages);
+}
+
 static void put_ended(struct run *r, struct run_req *q, bool was_pending, int status)
 {
 	if (q->pool != r->ref.pool[ref_key_pool(&r->ref, q->k)].id)
 		return; /* the pool was destroyed meanwhile: any answer will do */
 	run_log_end(r, q->log, status, 0);
-	r->puts_refused += status == -ENOSPC;
+	if (status == -ENOSPC)
+		put_refused(r, q);
+	else
+		r->puts_granted += r->grant[ref_key_pool(&r->ref, q->k)].kept;
 	if (ref_put_end(&r->ref, q->k, q->version, was_pending, status))
 		run_fail(r, "%s", r->ref.error);
 }
@@ -85,6 +111,7 @@ int run_put(struct run *r, uint32_t k)
 	r->puts++;
 	q->version = ref_put_begin(&r->ref, k);
 	page_fill(q->page, &key, q->version);
+	q->start_ns = r->now_ns;
 	q->req.done = req_done;
 	q->log = run_log_begin(r, RUN_PUT, k, q->version);
 	status = engine_put(r->e, &key, q->page, &q->req);
@@ -146,6 +173,82 @@ int run_flush_object(struct run *r, unsigned slot, unsigned object)
 	return 0;
 }
 
+int run_grants_ask(struct run *r)
+{
+	for (unsigned i = 0; i < RUN_POOLS; i++) {
+		struct run_grant *g = &r->grant[i];
+		struct engine_reservation want = {.pages = g->pages, .objects = r->ref.cfg.objects};
+		uint64_t possible;
+		int status;
+
+		if (!g->id || g->kept)
+			continue;
+		status = engine_pool_reserve(r->e, g->id, &want, true, &possible);
+		g->asked = g->pages;
+		if (status == -EDQUOT) {
+			g->id = 0;
+		} else if (status == -ENOSPC) {
+			r->grants_waited++;
+			if (possible > g->pages)
+				return run_fail(r, "more is possible than was asked for");
+			/* Take what there is rather than nothing for ever. */
+			if (possible && !rng_below(&r->rng, 4))
+				g->pages = possible;
+		} else if (status) {
+			return run_fail(r, "engine_pool_reserve: %s", strerror(-status));
+		} else {
+			g->kept = true;
+			r->grants_kept++;
+		}
+	}
+	return 0;
+}
+
+uint64_t run_grants_unused(const struct run *r, unsigned account)
+{
+	uint64_t unused = 0;
+
+	for (unsigned i = 0; i < RUN_POOLS; i++) {
+		const struct run_grant *g = &r->grant[i];
+		uint64_t pages = g->id ? engine_pool_pages(r->e, g->id) : 0;
+
+		if (g->id && r->ref.pool[i].account == account && g->asked > pages)
+			unused += g->asked - pages;
+	}
+	return unused;
+}
+
+int run_grants_check(struct run *r)
+{
+	for (unsigned i = 0; i < RUN_POOLS; i++) {
+		struct run_grant *g = &r->grant[i];
+		uint64_t pages = g->id ? engine_pool_reserved(r->e, g->id).pages : 0;
+
+		if (!g->id)
+			continue;
+		if (pages != (g->kept ? g->pages : 0))
+			return run_fail(r, "pool %u was promised %llu pages, %llu are kept", g->id,
+				(unsigned long long)g->pages, (unsigned long long)pages);
+		if (!g->kept)
+			g->asked = 0;
+	}
+	return 0;
+}
+
+/* Each run with promises has some for a pool or two: a part or all of what its keys can fill. */
+static void grant_choose(struct run *r, unsigned slot, uint32_t id)
+{
+	uint64_t keys = (uint64_t)r->ref.cfg.objects * r->ref.cfg.indices;
+	unsigned others = 0;
+
+	r->grant[slot] = (struct run_grant){0};
+	for (unsigned i = 0; i < RUN_POOLS; i++)
+		others += r->grant[i].id != 0;
+	if (r->grants && others < 2 && rng_below(&r->rng, 2))
+		r->grant[slot] = (struct run_grant){
+			.id = id, .pages = rng_range(&r->rng, keys / 8 + 1, keys)};
+}
+
 int run_pool_make(struct run *r, unsigned slot)
 {
 	bool disk = r->cfg.disk_segments > 0;
@@ -179,6 +282,9 @@ int run_pool_make(struct run *r, unsigned slot)
 		return run_fail(r, "engine_pool_add: %s", strerror(-status));
 	r->pools++;
 	ref_pool_made(&r->ref, slot, &p);
+	r->grant[slot].id = 0;
+	if (p.persistent)
+		grant_choose(r, slot, d.id);
 	return 0;
 }
 
@@ -194,6 +300,8 @@ int run_pool_destroy(struct run *r, unsigned slot)
 	if (status)
 		return run_fail(r, "engine_pool_destroy: %s", strerror(-status));
 	ref_pool_gone(&r->ref, slot);
+	r->grant[slot].id = 0;
+	r->grant[slot].kept = false;
 	status = engine_get(r->e, &key, page, &req);
 	if (status != -ENOENT)
 		return run_fail(r, "a get from a destroyed pool ended with %d", status);

@@ -30,6 +30,10 @@ static void print_totals(const struct run *r)
 		r->opt.seed, r->puts, r->puts_refused, r->gets, r->misses, r->lost, r->timeouts,
 		r->flushes, r->pools, r->crashes, r->reopens, r->losses, r->leases, r->revokes,
 		r->fake.flips, r->fake.failures, r->checks, r->now_ns / 1000000);
+	if (r->grants)
+		printf("  grants kept %" PRIu64 ", not at once %" PRIu64 "; puts within %" PRIu64
+		       ", refused while room was short %" PRIu64 "\n",
+			r->grants_kept, r->grants_waited, r->puts_granted, r->granted_short);
 	printf("  gets from donors %" PRIu64 " and from disk %" PRIu64 "; segments spilled %" PRIu64
 	       ", repaired %" PRIu64 ", cleaned %" PRIu64 ", to disk %" PRIu64 ", evicted %" PRIu64
 	       "\n",

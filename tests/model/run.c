@@ -33,7 +33,7 @@ static void choose_geometry(struct run *r, struct fake_config *f, struct ref_con
 	struct rng *g = &r->rng;
 	bool tight = rng_below(g, 2);
 
-	*m = (struct ref_config){.pools = 6,
+	*m = (struct ref_config){.pools = RUN_POOLS,
 		.objects = (unsigned)rng_range(g, 3, 8),
 		.indices = (unsigned)rng_range(g, 24, 64)};
 	*f = (struct fake_config){.donors = (unsigned)rng_range(g, 3, 5),
@@ -84,6 +84,10 @@ static void choose_engine(struct run *r, const struct fake_config *f, const stru
 	c->spill_percent = (uint32_t)rng_range(g, 10, 50);
 	c->live_percent = (uint32_t)rng_range(g, 50, 85);
 	c->zstd_level = 1;
+	/* A promise is one where a put may wait for what is slow. */
+	r->grants = rng_below(g, 2);
+	if (r->grants)
+		c->put_wait_ns = 1000 * MS;
 	/* Some runs outpace the donors and are refused a lot; most leave them time. */
 	r->pace_ns = rng_below(g, 4) ? 4 * f->delay_ns : f->delay_ns / 4;
 }

@@ -13,6 +13,7 @@
 
 #define RUN_REQS     24u
 #define RUN_ACCOUNTS 3u
+#define RUN_POOLS    6u
 
 /* What the child of the crash test tells its parent before and after each call. */
 struct run_log;
@@ -24,8 +25,17 @@ struct run_req {
 	uint32_t k, version;
 	uint32_t pool;
 	unsigned handle; /* of the get */
-	uint32_t log;	 /* entry of the crash log */
+	uint64_t start_ns;
+	uint32_t log; /* entry of the crash log */
 	uint8_t page[ENGINE_PAGE_BYTES];
+};
+
+/* A hard grant of the pool in a slot. */
+struct run_grant {
+	uint32_t id; /* the pool's; 0: none */
+	uint64_t pages;
+	uint64_t asked; /* what the engine was told, and counts */
+	bool kept;	/* else it is asked for */
 };
 
 struct run_options {
@@ -54,9 +64,13 @@ struct run {
 	bool wild;	       /* more losses than copies may happen */
 	bool quiet;	       /* the end of a run: no faults, nothing slow */
 	uint64_t disrupted_ns; /* gets may time out until then */
-	struct run_log *log;   /* NULL outside of the crash test's child */
+	bool grants;	       /* some pools are promised room */
+	struct run_grant grant[RUN_POOLS];
+	uint64_t short_ns;   /* when promised room was last short */
+	struct run_log *log; /* NULL outside of the crash test's child */
 	uint64_t puts, puts_refused, gets, misses, lost, timeouts, flushes, pools, reopens, crashes,
 		losses, revokes, leases, checks;
+	uint64_t grants_kept, grants_waited, puts_granted, granted_short;
 	uint64_t gets_remote, gets_disk, spilled, repaired, cleaned, to_disk, evicted;
 	char error[768]; /* the first thing that went wrong */
 };
@@ -84,6 +98,13 @@ int run_reopen(struct run *r);
 /* Adds up the engine's counters before it ends. */
 void run_count(struct run *r);
 bool run_timeouts_allowed(const struct run *r);
+
+/* Promises (client.c): asks for what is not kept yet. */
+int run_grants_ask(struct run *r);
+/* What an account pays for beyond its pages. */
+uint64_t run_grants_unused(const struct run *r, unsigned account);
+/* After the engine was opened again: what was kept is there, the rest is not. */
+int run_grants_check(struct run *r);
 
 /* Client calls (client.c). */
 int run_put(struct run *r, uint32_t k);

@@ -47,6 +47,8 @@ void run_advance(struct run *r, uint64_t ns)
 		if (!rng_below(&r->rng, 3))
 			engine_work(r->e);
 		engine_kick(r->e);
+		if (stat_get(&engine_stats(r->e)->reserved_short_pages))
+			r->short_ns = r->now_ns;
 	} while (r->now_ns < until);
 	if (stat_get(&engine_stats(r->e)->segments_underreplicated) == 0)
 		ref_healed(&r->ref);
@@ -66,11 +68,11 @@ static int check_accounts(struct run *r)
 				"account %u has %" PRIu64 " pages, not %" PRIu64 " to %" PRIu64, a,
 				pages, least, most);
 		used = atomic_load(&r->quota[a].used_pages);
-		if (used != pages)
+		if (used != pages + run_grants_unused(r, a))
 			return run_fail(r,
 				"the quota of account %u counts %" PRIu64
-				" pages, the account %" PRIu64,
-				a, used, pages);
+				" pages, the account %" PRIu64 " and %" PRIu64 " promised",
+				a, used, pages, run_grants_unused(r, a));
 	}
 	return 0;
 }
@@ -113,7 +115,7 @@ int run_open(struct run *r)
 		if (status)
 			return run_fail(r, "engine_account_set: %s", strerror(-status));
 	}
-	return run_check(r);
+	return run_grants_check(r) ? -EBADMSG : run_check(r);
 }
 
 void run_count(struct run *r)
@@ -207,6 +209,8 @@ int run_world_step(struct run *r)
 			if (!rng_below(&r->rng, 50))
 				fake_donor_set(&r->fake, r->e, d, true);
 		}
+	if (r->grants && !rng_below(&r->rng, 100) && run_grants_ask(r))
+		return -EBADMSG;
 	if (r->faults && !rng_below(&r->rng, 1000))
 		donor_fault(r);
 	if (!rng_below(&r->rng, 3000) && run_crash(r))

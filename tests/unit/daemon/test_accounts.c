@@ -112,10 +112,34 @@ static void no_row_left(void **state)
 	assert_int_equal(accounts_of_uid(a, 1000, &x), 0);
 }
 
+static void disks_have_their_own(void **state)
+{
+	unsigned own, again, qemu, of_client;
+
+	assert_int_equal(accounts_apply(a, &cfg), 0);
+	assert_int_equal(accounts_of_disk(a, "", "vm1", 40960, 7, &own), 0);
+	assert_string_equal(told[own].name, "disk:vm1");
+	assert_int_equal(told[own].weight, 7);
+	assert_true(atomic_load(&told[own].quota->limit_pages) == 10);
+	assert_true(accounts_rights(a, own)->persistent);
+	assert_int_equal(accounts_of_disk(a, "", "vm1", 0, 8, &again), 0);
+	assert_int_equal(own, again);
+	assert_true(atomic_load(&told[own].quota->limit_pages) == UINT64_MAX);
+	/* Another list of clients changes nothing. */
+	assert_int_equal(accounts_apply(a, &cfg), 0);
+	assert_int_equal(told[own].weight, 8);
+	assert_int_equal(accounts_of_uid(a, 50, &qemu), 0);
+	assert_int_equal(accounts_of_disk(a, "qemu", "vm2", 0, 100, &of_client), 0);
+	assert_int_equal(qemu, of_client);
+	assert_int_equal(told[qemu].weight, 200);
+	assert_int_equal(accounts_of_disk(a, "nobody", "vm3", 0, 100, &own), -ENOENT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(users_find_their_accounts, setup, teardown),
+		cmocka_unit_test_setup_teardown(disks_have_their_own, setup, teardown),
 		cmocka_unit_test_setup_teardown(rows_stay_with_their_names, setup, teardown),
 		cmocka_unit_test_setup_teardown(settings_change, setup, teardown),
 		cmocka_unit_test_setup_teardown(strangers, setup, teardown),

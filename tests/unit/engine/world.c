@@ -116,7 +116,8 @@ struct world *world_new_with(void (*change)(struct engine_config *cfg))
 	if (change)
 		change(&w->cfg);
 	w->disk = calloc(w->cfg.disk_segments + 1, WORLD_SEGMENT);
-	snprintf(w->path, sizeof(w->path), "/dev/shm/fallow-engine-test-%d", (int)getpid());
+	snprintf(w->path, sizeof(w->path), "/dev/shm/fallow-engine-test-%d-%u", (int)getpid(),
+		w->cfg.lane);
 	unlink(w->path);
 	world_open(w);
 	return w;

@@ -1,0 +1,159 @@
+/* What guests' disks ask of the daemon: accounts, grants, lanes, files; their start and their end.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client-backend/daemon.h"
+#include "client-backend/disk_service.h"
+#include "lib/core/log.h"
+
+#define RETRY_S	       5
+#define GRANT_LIMIT_NS (5 * CONFIG_S) /* for donors to lease what a grant needs */
+
+static int op_account(void *ctx, const struct fallowd_disk_config *c, unsigned *account)
+{
+	return accounts_of_disk(((struct daemon *)ctx)->accounts, c->account, c->name,
+		c->quota_bytes, c->weight, account);
+}
+
+static void op_reserve(void *ctx, uint32_t pool, uint64_t pages, struct reserves_call *call)
+{
+	static const uint64_t oid[3] = {DISK_SWAP_OID0};
+
+	reserves_set(((struct daemon *)ctx)->reserves, pool, oid, pages, GRANT_LIMIT_NS, call);
+}
+
+static void queue_send(void *ctx, unsigned lane, enum lane_msg_type type, struct vhost_queue *q,
+	struct backend_call *call)
+{
+	struct lane_msg m = {.type = type, .call = call, .queue = q};
+
+	lane_send(ctx, lane, &m);
+}
+
+static void queue_attach(void *ctx, unsigned lane, struct vhost_queue *q, struct backend_call *call)
+{
+	queue_send(ctx, lane, LANE_QUEUE_ATTACH, q, call);
+}
+
+static void queue_update(void *ctx, unsigned lane, struct vhost_queue *q, struct backend_call *call)
+{
+	queue_send(ctx, lane, LANE_QUEUE_UPDATE, q, call);
+}
+
+static void queue_detach(void *ctx, unsigned lane, struct vhost_queue *q, struct backend_call *call)
+{
+	queue_send(ctx, lane, LANE_QUEUE_DETACH, q, call);
+}
+
+static const struct vhost_server_ops queue_ops = {
+	.lane_attach = queue_attach, .lane_update = queue_update, .lane_detach = queue_detach};
+
+static int op_serve(void *ctx, const struct fallowd_disk_config *c, uint32_t pool,
+	struct disk_service **out, char *err, size_t err_bytes)
+{
+	struct daemon *d = ctx;
+	struct disk_lane *lane[FALLOWD_MAX_LANES];
+	struct disk_service_config sc = {.disk = c,
+		.pool = pool,
+		.lanes = d->lanes,
+		.lane = lane,
+		.runtime_dir = d->cfg.runtime_dir,
+		/* Twice, for a part of a page is read and then written; and the same again for one
+		 * that waits for another. */
+		.drain_timeout_ms =
+			(uint32_t)(4 * (d->cfg.timing.get_timeout_ns + d->cfg.timing.put_wait_ns) /
+				   1000000) +
+			5000,
+		.base = d->base,
+		.env = &env_system,
+		.ops = &queue_ops,
+		.ops_ctx = d};
+
+	for (unsigned i = 0; i < d->lanes; i++)
+		lane[i] = lane_disks(d->lane[i]);
+	int r = disk_service_new(&sc, out, err, err_bytes);
+	if (!r && daemon_socket_group_set(&d->cfg, c->socket) < 0)
+		log_warn("disks", "disk %s: guests may not be able to open its socket", c->name);
+	return r;
+}
+
+static void op_unserve(void *ctx, struct disk_service *s, struct backend_call *call)
+{
+	disk_service_end(s, call);
+}
+
+static bool op_connected(void *ctx, const struct disk_service *s)
+{
+	return stat_get(&vhost_server_stats(disk_service_server(s))->connected);
+}
+
+static void op_forget(void *ctx, uint32_t pool)
+{
+	char path[320];
+
+	disk_service_lost_path(((struct daemon *)ctx)->cfg.runtime_dir, pool, path);
+	unlink(path);
+}
+
+static const struct disks_ops ops = {.account = op_account,
+	.reserve = op_reserve,
+	.serve = op_serve,
+	.unserve = op_unserve,
+	.connected = op_connected,
+	.forget = op_forget};
+
+/* Maps of pools that went away with their arenas. */
+static void maps_clean(struct daemon *d)
+{
+	DIR *list = opendir(d->cfg.runtime_dir);
+	unsigned pool;
+
+	for (struct dirent *e; list && (e = readdir(list));) {
+		int end = 0;
+
+		if (sscanf(e->d_name, "disk-%u.lost%n", &pool, &end) == 1 && end &&
+			!e->d_name[end] && !pools_find(d->pools, pool))
+			unlinkat(dirfd(list), e->d_name, 0);
+	}
+	if (list)
+		closedir(list);
+}
+
+static void on_retry(evutil_socket_t fd, short what, void *arg)
+{
+	disks_retry(((struct daemon *)arg)->disks);
+}
+
+int daemon_disks_start(struct daemon *d)
+{
+	char err[512];
+	struct disks_config dc = {.state_dir = d->cfg.state_dir, .socket_path = d->cfg.socket.path};
+	int r = disks_new(&dc, d->pools, &ops, d, &d->disks);
+
+	if (r < 0)
+		return r;
+	r = disks_load(d->disks, err, sizeof(err));
+	if (r < 0)
+		log_error("disks", "%s", err);
+	if (!r) {
+		d->disks_event = event_new(d->base, -1, EV_PERSIST, on_retry, d);
+		if (!d->disks_event ||
+			event_add(d->disks_event, &(struct timeval){.tv_sec = RETRY_S}) < 0)
+			r = -ENOMEM;
+	}
+	if (r < 0) {
+		if (d->disks_event)
+			event_free(d->disks_event);
+		disks_delete(d->disks);
+		d->disks = NULL;
+		return r;
+	}
+	maps_clean(d);
+	disks_configure(d->disks, d->cfg.disks, d->cfg.disk_count);
+	disks_start(d->disks);
+	return 0;
+}

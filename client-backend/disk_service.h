@@ -1,0 +1,42 @@
+/* What serves one disk: its pages, virtio-blk over them, and the socket that the guest's QEMU uses.
+ */
+#ifndef FALLOW_BACKEND_DISK_SERVICE_H
+#define FALLOW_BACKEND_DISK_SERVICE_H
+
+#include <sys/types.h>
+
+#include "client-backend/config.h"
+#include "client-backend/frontend/blk.h"
+#include "client-backend/frontend/disk_swap.h"
+#include "client-backend/frontend/vhost_server.h"
+
+struct disk_service;
+
+/* Beside the arenas, and as long as they: which pages of a pool are lost (disk_swap.h). */
+void disk_service_lost_path(const char *runtime_dir, uint32_t pool, char path[320]);
+
+struct disk_service_config {
+	const struct fallowd_disk_config *disk; /* socket and serial are filled in */
+	uint32_t pool;
+	unsigned lanes;
+	struct disk_lane *const *lane;
+	const char *runtime_dir;
+	uint32_t drain_timeout_ms;
+	struct event_base *base;
+	const struct env *env;
+	const struct vhost_server_ops *ops;
+	void *ops_ctx;
+};
+
+/* Control thread; may block for a moment. err gets one sentence on failure. */
+int disk_service_new(const struct disk_service_config *cfg, struct disk_service **out, char *err,
+	size_t err_bytes);
+/* Finishes what is in flight, then frees it; then call->done(0). */
+void disk_service_end(struct disk_service *s, struct backend_call *call);
+
+/* For status; control thread. */
+const struct blk *disk_service_blk(const struct disk_service *s);
+const struct disk_swap *disk_service_swap(const struct disk_service *s);
+const struct vhost_server *disk_service_server(const struct disk_service *s);
+
+#endif

@@ -1,0 +1,450 @@
+/* Hard grants: what was promised to pools, whether there is room for it, and who must leave it
+ * alone.
+ */
+#include <errno.h>
+
+#include "client-backend/engine/impl.h"
+
+#define PAGES_BITS   34
+#define FLOW_SLOTS   2u /* local slots that each promised pool's records pass through */
+#define EVICT_BURST  64u
+#define RECORD_WORST ((uint64_t)((RECORD_MAX_BYTES + 7u) & ~7u))
+
+/* Segments that wait for a place or may have to be found one, by disk policy and copies. */
+struct claims {
+	uint64_t n[ENGINE_DISK_MIRROR + 1][ENGINE_MAX_COPIES + 1];
+};
+
+/* ---- counts ---- */
+
+int64_t pool_pages_add(struct engine *e, uint32_t id, unsigned account, int64_t pages)
+{
+	struct pool_vol *v = pool_vol(e, id);
+	uint64_t before = pool_promised(v), change;
+
+	v->pages += (uint64_t)pages;
+	change = pool_promised(v) - before;
+	e->promised_pages += change;
+	e->account[account].promised += change;
+	e->account[account].pages += (uint64_t)pages;
+	stat_add(&e->stats.pages, (uint64_t)pages);
+	return pages + (int64_t)change;
+}
+
+static uint64_t objects_promised(const struct pool_vol *v)
+{
+	return v->reserved.objects > v->objects ? v->reserved.objects - v->objects : 0;
+}
+
+void pool_objects_add(struct engine *e, uint32_t id, int32_t objects)
+{
+	struct pool_vol *v = pool_vol(e, id);
+
+	e->promised_objects -= objects_promised(v);
+	v->objects += (uint32_t)objects;
+	e->promised_objects += objects_promised(v);
+}
+
+/* The change in pages that the account pays for. */
+static int64_t reserved_set(
+	struct engine *e, struct pool_row *p, const struct engine_reservation *r)
+{
+	uint32_t row = p->desc.id % ENGINE_MAX_POOLS;
+	struct pool_vol *v = &e->pool[row];
+	bool had = v->reserved.pages || v->reserved.objects, has = r->pages || r->objects;
+	uint64_t before = pool_promised(v), change;
+
+	e->promised_objects -= objects_promised(v);
+	v->reserved = *r;
+	e->promised_objects += objects_promised(v);
+	change = pool_promised(v) - before;
+	e->promised_pages += change;
+	e->account[p->desc.account].promised += change;
+	if (has && !had)
+		e->reserved_row[e->reserved_pools++] = (uint16_t)row;
+	for (uint32_t i = 0; had && !has && i < e->reserved_pools; i++)
+		if (e->reserved_row[i] == row)
+			e->reserved_row[i--] = e->reserved_row[--e->reserved_pools];
+	return (int64_t)change;
+}
+
+static struct engine_reservation reserved_unpack(uint64_t word)
+{
+	return (struct engine_reservation){
+		.pages = word & ((1ull << PAGES_BITS) - 1), .objects = word >> PAGES_BITS};
+}
+
+static void reserved_keep(struct pool_row *p, const struct engine_reservation *r)
+{
+	__atomic_store_n(&p->reserved, r->objects << PAGES_BITS | r->pages, __ATOMIC_RELEASE);
+}
+
+void reserve_recover(struct engine *e)
+{
+	for (unsigned i = 0; i < ENGINE_MAX_POOLS; i++) {
+		struct pool_row *p = &e->pool_row[i];
+		struct engine_reservation r = reserved_unpack(p->reserved);
+
+		if (p->state == POOL_LIVE && p->reserved)
+			reserved_set(e, p, &r);
+	}
+}
+
+void reserve_end(struct engine *e, struct pool_row *p)
+{
+	int64_t change = reserved_set(e, p, &(struct engine_reservation){0});
+
+	quota_return(e, p->desc.account, (uint64_t)-change);
+	reserve_look(e);
+}
+
+/* ---- is there room? ---- */
+
+/*
+ * Two ways to count. As things are: each segment that waits is a whole one, and what a pool has may
+ * still fall apart to the share alive that the cleaner keeps up. Cleaned: as if the cleaner had
+ * been everywhere. The second tells whether a promise can be kept, the first whether somebody else
+ * may take a segment without making the cleaner late.
+ */
+enum view { AS_IT_IS, CLEANED };
+
+static uint64_t usable_bytes(const struct engine *e)
+{
+	return e->cfg.segment_bytes / RECORD_WORST * RECORD_WORST;
+}
+
+/* Segments for so many bytes that live at the cleaner's share. */
+static uint64_t cleaned_segments(const struct engine *e, uint64_t live)
+{
+	uint64_t whole = usable_bytes(e) * e->cfg.live_percent / 100;
+
+	return (live + whole - 1) / whole;
+}
+
+/* What a pool's pages may still come to need: all of them as large as a record can be, less what is
+ * there already. */
+static uint64_t pool_segments(const struct engine *e, uint32_t row, enum view view)
+{
+	const struct pool_vol *v = &e->pool[row];
+	uint64_t dead = (v->entries - v->pages) * RECORD_WORST, worst, usable = usable_bytes(e);
+	uint64_t live = v->live_bytes > dead ? v->live_bytes - dead : 0;
+
+	worst = v->reserved.pages * RECORD_WORST;
+	if (view == CLEANED)
+		return worst > live ? cleaned_segments(e, worst - live) : 0;
+	worst = (worst * 100 + e->cfg.live_percent - 1) / e->cfg.live_percent;
+	return worst > live ? (worst - live + usable - 1) / usable : 0;
+}
+
+static uint64_t pending_segments(const struct engine *e, const struct pending *p, enum view view)
+{
+	uint64_t cleaned = cleaned_segments(e, p->live);
+
+	return view == CLEANED && cleaned < p->segments ? cleaned : p->segments;
+}
+
+static void claims_of(const struct engine *e, enum view view, struct claims *c)
+{
+	/* Ephemeral segments, of no copies, go when they must. */
+	for (unsigned i = 0; i <= ENGINE_DISK_MIRROR; i++)
+		for (unsigned k = 0; k <= ENGINE_MAX_COPIES; k++)
+			c->n[i][k] = k ? pending_segments(e, &e->pending[i][k], view) : 0;
+	for (uint32_t i = 0; i < e->reserved_pools; i++) {
+		const struct engine_pool_desc *d = &e->pool_row[e->reserved_row[i]].desc;
+
+		c->n[d->disk][d->copies] += pool_segments(e, e->reserved_row[i], view);
+	}
+}
+
+static unsigned claims_copies(const struct claims *c)
+{
+	unsigned most = 1;
+
+	for (unsigned i = 0; i <= ENGINE_DISK_MIRROR; i++)
+		for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++)
+			if (c->n[i][k] && k > most)
+				most = k;
+	return most;
+}
+
+/* Free slots on donors, as far as they make up segments with their copies on different donors. */
+static uint64_t remote_room(const struct engine *e, unsigned copies)
+{
+	uint64_t sum = 0, most;
+
+	for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
+		sum += donor_room(e, d);
+	for (most = sum / copies + 1; copies > 1 && sum / copies < most;) {
+		most = sum / copies;
+		sum = 0;
+		for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
+			sum += donor_room(e, d) < most ? donor_room(e, d) : most;
+	}
+	return sum > e->short_copies ? sum - e->short_copies : 0;
+}
+
+static uint64_t local_room(const struct engine *e)
+{
+	uint64_t flow = FLOW_SLOTS * e->reserved_pools, all = e->cfg.local_segments;
+
+	return all - RESERVE_SLOTS - (flow < all / 4 ? flow : all / 4);
+}
+
+static uint64_t take(uint64_t *from, uint64_t want)
+{
+	uint64_t n = want < *from ? want : *from;
+
+	*from -= n;
+	return n;
+}
+
+/* Segments of one policy that do not fit into the local tier, those of the fewest copies staying
+ * there; and the slots on donors that they need. */
+static uint64_t local_absorb(const uint64_t *n, uint64_t *local, uint64_t *slots, unsigned *copies)
+{
+	uint64_t left = 0;
+
+	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++) {
+		uint64_t rest = n[k] - take(local, n[k]);
+
+		left += rest;
+		*slots += rest * k;
+		if (rest)
+			*copies = k;
+	}
+	return left;
+}
+
+/*
+ * Can all of these be placed, whatever the order in which the engine does it? A mirrored segment
+ * needs a slot of the disk to leave the local tier, one with the overflow policy takes donors
+ * before the disk, and one that may not go to the disk has what those leave.
+ */
+static struct reserve_need claims_fit(const struct engine *e, const struct claims *c)
+{
+	uint64_t local = local_room(e), disk = e->cfg.disk_segments - e->disk_used;
+	uint64_t room = remote_room(e, claims_copies(c)), others = 0, slots = 0, rest, have;
+	unsigned copies = 1;
+	struct reserve_need need = {0};
+
+	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++) {
+		rest = c->n[ENGINE_DISK_MIRROR][k];
+		rest -= take(&disk, rest);
+		need.short_segments += rest - take(&local, rest);
+		others += c->n[ENGINE_DISK_MIRROR][k] * k + c->n[ENGINE_DISK_OVERFLOW][k] * k;
+	}
+	rest = local_absorb(c->n[ENGINE_DISK_NEVER], &local, &slots, &copies);
+	have = room > others ? room - others : 0;
+	if (rest)
+		need.remote_slots = slots + others;
+	if (slots > have)
+		need.short_segments += (slots - have + copies - 1) / copies;
+	room -= slots < room ? slots : room;
+	slots = 0;
+	rest = local_absorb(c->n[ENGINE_DISK_OVERFLOW], &local, &slots, &copies);
+	rest -= take(&disk, rest);
+	if (rest) {
+		copies = claims_copies(c);
+		need.remote_slots += rest * copies;
+		need.short_segments += rest - take(&(uint64_t){room / copies}, rest);
+	}
+	return need;
+}
+
+static bool index_fits(const struct engine *e)
+{
+	return e->index.entries + e->promised_pages <= e->cfg.max_pages;
+}
+
+static bool rows_fit(const struct engine *e, uint64_t more)
+{
+	for (uint32_t i = 0; i < e->reserved_pools; i++)
+		more += pool_segments(e, e->reserved_row[i], AS_IT_IS);
+	return more <= e->free_rows;
+}
+
+static bool promises_fit(const struct engine *e)
+{
+	struct claims c;
+
+	claims_of(e, CLEANED, &c);
+	return index_fits(e) && e->promised_objects <= e->objects_free && rows_fit(e, 0) &&
+	       claims_fit(e, &c).short_segments == 0;
+}
+
+void reserve_look(struct engine *e)
+{
+	struct claims c;
+	uint64_t pages;
+
+	e->reserve_need = (struct reserve_need){0};
+	if (e->reserved_pools > 0) {
+		claims_of(e, CLEANED, &c);
+		e->reserve_need = claims_fit(e, &c);
+	}
+	pages = e->reserve_need.short_segments * (e->cfg.segment_bytes / RECORD_WORST) *
+		e->cfg.live_percent / 100;
+	stat_set(&e->stats.reserved_short_pages, pages);
+	stat_set(&e->stats.promised_pages, e->promised_pages);
+	if (!e->reserve_refused)
+		return;
+	/* Others need room: regions for them, too. */
+	e->reserve_refused = false;
+	claims_of(e, AS_IT_IS, &c);
+	e->reserve_need.remote_slots = claims_fit(e, &c).remote_slots;
+}
+
+bool reserve_allows(struct engine *e, const struct stream *s)
+{
+	struct claims c;
+
+	if (!rows_fit(e, 1))
+		return false;
+	if (!s->persistent)
+		return true;
+	claims_of(e, AS_IT_IS, &c);
+	c.n[s->disk][s->copies]++;
+	if (claims_fit(e, &c).short_segments == 0)
+		return true;
+	e->reserve_refused = true;
+	return false;
+}
+
+bool reserve_is_tight(const struct engine *e)
+{
+	uint32_t ready = e->free_slots + e->kinds[SEG_CLEAN] + e->kinds[SEG_EPHEMERAL], slots;
+	struct claims c;
+
+	if (e->reserved_pools == 0)
+		return false;
+	if (e->reserve_need.short_segments > 0)
+		return true;
+	if (!e->grant_wait.head && ready > RESERVE_SLOTS + FLOW_SLOTS)
+		return false;
+	claims_of(e, AS_IT_IS, &c);
+	return donors_with_room(e, &slots) < claims_copies(&c);
+}
+
+int reserve_admit(
+	struct engine *e, const struct pool_row *p, const struct engine_key *k, bool *promised)
+{
+	const struct pool_vol *v = pool_vol(e, p->desc.id);
+	uint32_t object;
+	bool there = entry_find(e, k, &object), own_object;
+
+	*promised = v->reserved.pages > 0 &&
+		    (v->pages < v->reserved.pages || (there && v->pages == v->reserved.pages));
+	if (there)
+		return 0;
+	own_object = v->objects < v->reserved.objects;
+	if (*promised && e->dead_entries > 0 &&
+		(e->index.entries >= e->cfg.max_pages ||
+			(object == NONE && own_object && e->objects_free == 0)))
+		return -EAGAIN;
+	if (!*promised && e->index.entries + e->promised_pages >= e->cfg.max_pages)
+		return -ENOSPC;
+	if (object == NONE && !own_object && e->objects_free <= e->promised_objects)
+		return -ENOSPC;
+	return 0;
+}
+
+/* ---- making promises ---- */
+
+/* The most pages that fit; what else is promised is counted. */
+static uint64_t pages_possible(struct engine *e, struct pool_row *p, struct engine_reservation r)
+{
+	struct engine_reservation was = e->pool[p->desc.id % ENGINE_MAX_POOLS].reserved;
+	uint64_t low = 0, high = r.pages;
+
+	while (low < high) {
+		r.pages = low + (high - low + 1) / 2;
+		reserved_set(e, p, &r);
+		if (promises_fit(e))
+			low = r.pages;
+		else
+			high = r.pages - 1;
+	}
+	reserved_set(e, p, &was);
+	return low;
+}
+
+static int quota_charge(struct engine *e, unsigned account, int64_t pages)
+{
+	struct engine_quota *q = e->account[account].desc.quota;
+	uint64_t limit;
+
+	if (pages <= 0) {
+		quota_return(e, account, (uint64_t)-pages);
+		return 0;
+	}
+	if (!q)
+		return 0;
+	limit = atomic_load_explicit(&q->limit_pages, memory_order_relaxed);
+	if (atomic_fetch_add_explicit(&q->used_pages, (uint64_t)pages, memory_order_relaxed) +
+			(uint64_t)pages <=
+		limit)
+		return 0;
+	quota_return(e, account, (uint64_t)pages);
+	return -EDQUOT;
+}
+
+/* Its puts that wait keep their order with those that will. */
+static void waiting_take_over(struct engine *e, uint32_t pool)
+{
+	struct engine_req *r = e->put_wait.head;
+
+	while (r) {
+		struct engine_req *next = r->next;
+
+		if (r->key.pool == pool) {
+			req_unlink(&e->put_wait, r);
+			req_list_push(&e->grant_wait, r, REQ_GRANT_WAIT);
+		}
+		r = next;
+	}
+}
+
+int engine_pool_reserve(struct engine *e, uint32_t id, const struct engine_reservation *r,
+	bool keep_asking, uint64_t *possible_pages)
+{
+	struct pool_row *p = pool_find(e, id);
+	struct engine_reservation kept, held;
+	int err;
+
+	*possible_pages = 0;
+	if (!p)
+		return -ENOENT;
+	if (!(p->desc.flags & ENGINE_POOL_PERSISTENT) || r->pages >> PAGES_BITS ||
+		r->objects > e->cfg.max_objects)
+		return -EINVAL;
+	kept = reserved_unpack(p->reserved);
+	held = e->pool[id % ENGINE_MAX_POOLS].reserved;
+	err = quota_charge(e, p->desc.account, reserved_set(e, p, r));
+	if (err) {
+		reserved_set(e, p, &held);
+		quota_charge(e, p->desc.account, reserved_set(e, p, &kept));
+		return err;
+	}
+	for (unsigned i = 0; i < EVICT_BURST && !index_fits(e) && seg_evict_ephemeral(e); i++)
+		;
+	waiting_take_over(e, id);
+	if ((r->pages <= kept.pages && r->objects <= kept.objects) || promises_fit(e)) {
+		*possible_pages = r->pages;
+		reserved_keep(p, r);
+		reserve_look(e);
+		return 0;
+	}
+	*possible_pages = pages_possible(e, p, *r);
+	if (!keep_asking)
+		quota_charge(e, p->desc.account, reserved_set(e, p, &kept));
+	e->settle_at_ns = 0;
+	reserve_look(e);
+	return -ENOSPC;
+}
+
+struct engine_reservation engine_pool_reserved(const struct engine *e, uint32_t id)
+{
+	const struct pool_row *p = pool_find(e, id);
+
+	return reserved_unpack(p ? p->reserved : 0);
+}

@@ -1,0 +1,112 @@
+/* virtio-blk over any store of bytes: what the guest asks for, checked, and how it is answered. */
+#ifndef FALLOW_BLK_H
+#define FALLOW_BLK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client-backend/frontend/vhost_device.h"
+#include "lib/core/env.h"
+#include "lib/core/stats.h"
+
+/*
+ * A blk is the `dev` of blk_device_ops: it takes requests apart, checks every field, and hands
+ * ranges of the disk to a store. Everything in a request was written by the guest and is copied
+ * before it is checked. What is wrong in one is answered with VIRTIO_BLK_S_IOERR or _UNSUPP and
+ * counted; it harms nobody else.
+ */
+#define BLK_BLOCK_BYTES	       4096u /* logical and physical block */
+#define BLK_SECTOR_BYTES       512u  /* what virtio counts in */
+#define BLK_SERIAL_BYTES       20u
+#define BLK_MAX_SEGMENTS       126u	    /* of data in a request: fits a queue of 128 */
+#define BLK_MAX_SEGMENT_BYTES  (128u << 10) /* of one buffer */
+#define BLK_MAX_DISCARD_BYTES  (128u << 20) /* of one range of discard or write-zeroes */
+#define BLK_MAX_DISCARD_RANGES 16u	    /* of one request */
+#define BLK_MAX_LANES	       64u
+
+enum blk_op { BLK_READ, BLK_WRITE, BLK_ZERO };
+
+/* The slowest tier that a read needed; where nothing was ever written is a tier of its own. */
+enum blk_tier { BLK_TIER_NONE, BLK_TIER_LOCAL, BLK_TIER_REMOTE, BLK_TIER_DISK, BLK_TIERS };
+const char *blk_tier_name(enum blk_tier tier);
+
+/* Why a request was not even tried. */
+enum blk_refusal {
+	BLK_REFUSED_SHORT,  /* no room for the header or the status */
+	BLK_REFUSED_LENGTH, /* data that is no multiple of a sector, or of the wrong direction */
+	BLK_REFUSED_RANGE,  /* beyond the end of the disk, or more than a range may be */
+	BLK_REFUSED_FLAGS,  /* of a discard or write-zeroes */
+	BLK_REFUSED_TYPE,   /* no such operation */
+	BLK_REFUSALS
+};
+const char *blk_refusal_name(enum blk_refusal r);
+
+/*
+ * A range of the disk that a store works on; lives in the request's dev_priv. The store calls
+ * blk_range_done() exactly once, on the lane that submitted it.
+ */
+struct blk_range {
+	struct blk *blk;
+	uint64_t offset; /* bytes on the disk */
+	uint64_t start_ns;
+	uint64_t store[4]; /* the store's own */
+	uint32_t bytes;	   /* never 0 */
+	uint8_t op;	   /* enum blk_op */
+	uint8_t type;	   /* virtio's */
+	uint8_t next;	   /* discard, write-zeroes: number of the next range in the request */
+	uint8_t lane;	   /* that submitted it */
+};
+
+struct blk_store_ops {
+	/* lane. May end the range before it returns. */
+	void (*submit)(void *store, unsigned lane, struct blk_range *g);
+	/* lane. After a batch of submits. */
+	void (*kick)(void *store, unsigned lane);
+};
+
+struct blk_config {
+	uint64_t size_bytes; /* a multiple of BLK_BLOCK_BYTES, not 0 */
+	unsigned lanes;	     /* 1..BLK_MAX_LANES */
+	unsigned queues;     /* 1..VHOST_MAX_QUEUES */
+	char serial[BLK_SERIAL_BYTES + 1];
+};
+
+/* Of one lane's queues of this disk; written by the lane, read by anyone. */
+struct blk_stats {
+	stat_t reads, writes, flushes, discards, write_zeroes, ids; /* taken from the guest */
+	stat_t bytes_read, bytes_written, bytes_zeroed;		    /* ended well */
+	stat_t errors;	  /* answered with IOERR because the store failed */
+	stat_t in_flight; /* gauge */
+	stat_t refused[BLK_REFUSALS];
+	struct hist read_ns[BLK_TIERS]; /* from the ring to done, by the slowest tier */
+	struct hist write_ns, zero_ns;
+};
+
+struct blk;
+
+/* Control thread. The store outlives it. -EINVAL, -ENOMEM. */
+int blk_new(const struct blk_config *cfg, const struct blk_store_ops *ops, void *store,
+	const struct env *env, struct blk **out);
+/* No request is in flight. */
+void blk_delete(struct blk *b);
+const struct blk_stats *blk_stats(const struct blk *b, unsigned lane);
+extern const struct vhost_device_ops blk_device_ops;
+
+/* lane. status: 0 or a negative errno; tier: of a read. */
+void blk_range_done(struct blk_range *g, int status, enum blk_tier tier);
+
+/* A place in a request's data, from its beginning. Any lane, while the range is under way. */
+struct blk_cursor {
+	uint32_t at; /* bytes of data before it */
+	uint32_t offset;
+	uint16_t buffer;
+};
+
+void blk_cursor_start(const struct blk_range *g, struct blk_cursor *c);
+/* Moves forward; at: not less than c->at, not past the end of the data. */
+void blk_cursor_seek(const struct blk_range *g, struct blk_cursor *c, uint32_t at);
+/* Copy between the guest's buffers and ours; the cursor moves on. */
+void blk_data_get(const struct blk_range *g, struct blk_cursor *c, void *to, uint32_t len);
+void blk_data_put(const struct blk_range *g, struct blk_cursor *c, const void *from, uint32_t len);
+
+#endif

@@ -1,0 +1,82 @@
+/* The inside of a lane's part in the disks, shared by its parts (disk_lane.c) and pages
+ * (disk_page.c). */
+#ifndef FALLOW_DISK_IMPL_H
+#define FALLOW_DISK_IMPL_H
+
+#include "client-backend/frontend/disk_swap.h"
+#include "lib/core/ring.h"
+
+#define DISK_HASH 512u /* power of two, more than DISK_LANE_PAGES */
+
+/* What this lane does of a range: the pages of its own. */
+struct disk_part {
+	struct disk_swap *disk;
+	struct blk_range *g;
+	uint64_t page, end; /* the next one to be started; the one after the last */
+	uint32_t under_way; /* pages started and not ended; and 1 while part_run() holds it */
+	int status;	    /* the first that went wrong */
+	enum blk_tier tier;
+	uint8_t from; /* the lane that asked */
+	struct blk_cursor cursor;
+	struct disk_part *next; /* of the run queue or the unused */
+};
+
+enum disk_step { DISK_STEP_START, DISK_STEP_GET, DISK_STEP_MERGE, DISK_STEP_PUT };
+
+/* A page under way, with its bounce page. */
+struct disk_slot {
+	struct engine_req req;
+	struct disk_lane *lane;
+	struct disk_part *part;
+	uint32_t page;
+	uint16_t from, len; /* bytes of the page that are meant */
+	enum disk_step step;
+	struct blk_cursor cursor; /* the page's place in the request's data */
+	struct disk_slot
+		*next; /* of the unused, of its hash bucket, or waiting for the same page */
+	struct disk_slot *waiting; /* first of those who wait for this one's page */
+	uint8_t *bounce;	   /* ENGINE_PAGE_BYTES */
+};
+
+struct disk_part_msg {
+	struct disk_swap *disk;
+	struct blk_range *g;
+	uint32_t from;
+};
+
+struct disk_done_msg {
+	struct blk_range *g;
+	int status;
+	uint16_t tier;
+	uint16_t by; /* the lane whose credit comes back */
+};
+
+struct disk_lane {
+	unsigned lane, lanes;
+	struct engine *engine;
+	const struct env *env;
+	struct disk_lane *peer[BLK_MAX_LANES];
+	struct ring parts, dones;
+	int epoll_fd;
+	struct disk_lane_stats stats;
+
+	/* lane thread only */
+	unsigned credit[BLK_MAX_LANES];		  /* parts that may still be sent to it */
+	struct blk_range *pending, **pending_end; /* with lanes to which no part was sent yet */
+	bool pending_retry;
+	struct disk_part *run, **run_end; /* with pages to start */
+	struct disk_part *part_unused;
+	struct disk_slot *slot_unused;
+	struct disk_slot *hash[DISK_HASH];
+	struct disk_part *part;
+	struct disk_slot slot[DISK_LANE_PAGES];
+	uint8_t *bounce;
+};
+
+/* disk_page.c: starts the next pages of a part, at most `budget`; returns how many. *room false: it
+ * stopped for want of a bounce page. */
+unsigned disk_part_run(struct disk_lane *l, struct disk_part *p, unsigned budget, bool *room);
+/* disk_lane.c: a page ended, or the hold of disk_part_run(). */
+void disk_part_release(struct disk_lane *l, struct disk_part *p);
+
+#endif

@@ -1,0 +1,370 @@
+/* A lane's part in the disks: ranges split over the lanes that own their pages, by bounded rings.
+ */
+#include "client-backend/frontend/disk_lane.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "client-backend/frontend/disk_impl.h"
+
+#define PAGES_PER_RUN	 256u /* started before the lane looks at something else */
+#define PAGES_PER_TURN	 32u  /* of one part before it is the next one's turn */
+#define MESSAGES_PER_RUN 64u
+
+/* The words of blk_range.store. */
+enum { WORD_DISK, WORD_UNSENT, WORD_NEXT, WORD_STATE };
+
+/* What the queue's lane keeps of a range, packed into one word. */
+struct range_state {
+	uint16_t missing; /* parts that have not ended, sent or not */
+	uint8_t tier;
+	uint8_t reserved;
+	int32_t status;
+};
+static_assert(sizeof(struct range_state) == sizeof(uint64_t), "a word");
+
+static struct range_state *state_of(struct blk_range *g)
+{
+	return (struct range_state *)(void *)&g->store[WORD_STATE];
+}
+
+static struct blk_range **next_of(struct blk_range *g)
+{
+	return (struct blk_range **)(void *)&g->store[WORD_NEXT];
+}
+
+/* ---- life ---- */
+
+static int rings_init(struct disk_lane *l)
+{
+	uint32_t n = l->lanes * DISK_LANE_CREDITS;
+	struct epoll_event ev = {.events = EPOLLIN};
+
+	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (l->epoll_fd < 0)
+		return -errno;
+	int r = ring_init(&l->parts, n, sizeof(struct disk_part_msg));
+	if (!r)
+		r = ring_init(&l->dones, n, sizeof(struct disk_done_msg));
+	if (!r && (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, ring_fd(&l->parts), &ev) < 0 ||
+			  epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, ring_fd(&l->dones), &ev) < 0))
+		r = -errno;
+	return r;
+}
+
+int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const struct env *env,
+	struct disk_lane **out)
+{
+	if (lanes < 1 || lanes > BLK_MAX_LANES || lane >= lanes)
+		return -EINVAL;
+	struct disk_lane *l = calloc(1, sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	uint32_t parts = lanes * DISK_LANE_CREDITS;
+	l->lane = lane;
+	l->lanes = lanes;
+	l->engine = engine;
+	l->env = env;
+	l->parts.event_fd = l->dones.event_fd = l->epoll_fd = -1;
+	l->pending_end = &l->pending;
+	l->run_end = &l->run;
+	l->part = calloc(parts, sizeof(*l->part));
+	l->bounce = aligned_alloc(ENGINE_PAGE_BYTES, (size_t)DISK_LANE_PAGES * ENGINE_PAGE_BYTES);
+	int r = l->part && l->bounce ? rings_init(l) : -ENOMEM;
+	if (r < 0) {
+		disk_lane_delete(l);
+		return r;
+	}
+	/* Touched here, so that the lane causes no page fault. */
+	memset(l->bounce, 0, (size_t)DISK_LANE_PAGES * ENGINE_PAGE_BYTES);
+	for (uint32_t i = 0; i < parts; i++) {
+		l->part[i].next = l->part_unused;
+		l->part_unused = &l->part[i];
+	}
+	for (unsigned i = 0; i < DISK_LANE_PAGES; i++) {
+		l->slot[i].lane = l;
+		l->slot[i].bounce = l->bounce + (size_t)i * ENGINE_PAGE_BYTES;
+		l->slot[i].next = l->slot_unused;
+		l->slot_unused = &l->slot[i];
+	}
+	for (unsigned i = 0; i < lanes; i++)
+		l->credit[i] = DISK_LANE_CREDITS;
+	l->peer[lane] = l;
+	*out = l;
+	return 0;
+}
+
+void disk_lane_peers_set(struct disk_lane *l, struct disk_lane *const peer[])
+{
+	memcpy(l->peer, peer, l->lanes * sizeof(peer[0]));
+}
+
+void disk_lane_delete(struct disk_lane *l)
+{
+	if (!l)
+		return;
+	ring_fini(&l->parts);
+	ring_fini(&l->dones);
+	if (l->epoll_fd >= 0)
+		close(l->epoll_fd);
+	free(l->part);
+	free(l->bounce);
+	free(l);
+}
+
+const struct disk_lane_stats *disk_lane_stats(const struct disk_lane *l)
+{
+	return &l->stats;
+}
+
+int disk_lane_event_fd(const struct disk_lane *l)
+{
+	return l->epoll_fd;
+}
+
+/* ---- the queue's lane ---- */
+
+/* A part of a range has ended, somewhere. */
+static void range_part_done(
+	struct disk_lane *l, struct blk_range *g, int status, unsigned tier, unsigned by)
+{
+	struct range_state *s = state_of(g);
+
+	l->credit[by]++;
+	if (l->pending)
+		l->pending_retry = true;
+	if (status && !s->status)
+		s->status = status;
+	if (tier > s->tier)
+		s->tier = (uint8_t)tier;
+	if (--s->missing)
+		return;
+	blk_range_done(g, s->status, (enum blk_tier)s->tier);
+}
+
+/* ---- the lane that owns the pages ---- */
+
+static void part_start(
+	struct disk_lane *l, struct disk_swap *disk, struct blk_range *g, unsigned from)
+{
+	/* There is one for every credit that anybody has. */
+	struct disk_part *p = l->part_unused;
+
+	assert(p);
+	l->part_unused = p->next;
+	*p = (struct disk_part){.disk = disk,
+		.g = g,
+		.page = g->offset / ENGINE_PAGE_BYTES,
+		.end = (g->offset + g->bytes + ENGINE_PAGE_BYTES - 1) / ENGINE_PAGE_BYTES,
+		.from = (uint8_t)from};
+	if (g->op != BLK_ZERO)
+		blk_cursor_start(g, &p->cursor);
+	*l->run_end = p;
+	l->run_end = &p->next;
+}
+
+void disk_part_release(struct disk_lane *l, struct disk_part *p)
+{
+	if (--p->under_way || p->page < p->end)
+		return;
+	struct disk_done_msg m = {
+		.g = p->g, .status = p->status, .tier = (uint16_t)p->tier, .by = (uint16_t)l->lane};
+	unsigned from = p->from;
+
+	p->next = l->part_unused;
+	l->part_unused = p;
+	if (from == l->lane) {
+		range_part_done(l, m.g, m.status, m.tier, l->lane);
+		return;
+	}
+	int r = ring_push(&l->peer[from]->dones, &m);
+	/* It holds as many as that lane has credits. */
+	assert(!r);
+	(void)r;
+}
+
+/* Starts pages, all parts in turn; returns how many. */
+static unsigned parts_run(struct disk_lane *l)
+{
+	unsigned done = 0;
+
+	while (l->run && done < PAGES_PER_RUN) {
+		struct disk_part *p = l->run;
+		bool room = true;
+
+		/* Off the queue first: it may be over, and used for another, when run returns. */
+		l->run = p->next;
+		if (!l->run)
+			l->run_end = &l->run;
+		p->next = NULL;
+		p->under_way++;
+		done += disk_part_run(l, p, PAGES_PER_TURN, &room);
+		if (p->page < p->end) {
+			if (room) {
+				*l->run_end = p;
+				l->run_end = &p->next;
+			} else {
+				p->next = l->run;
+				if (!l->run)
+					l->run_end = &p->next;
+				l->run = p;
+			}
+		}
+		disk_part_release(l, p);
+		if (!room)
+			break;
+	}
+	return done;
+}
+
+/* ---- between them ---- */
+
+static void part_send(struct disk_lane *l, struct blk_range *g, unsigned to)
+{
+	struct disk_swap *disk = (struct disk_swap *)(uintptr_t)g->store[WORD_DISK];
+
+	l->credit[to]--;
+	if (to == l->lane) {
+		stat_add(&l->stats.parts_local, 1);
+		part_start(l, disk, g, l->lane);
+		return;
+	}
+	struct disk_part_msg m = {.disk = disk, .g = g, .from = l->lane};
+	stat_add(&l->stats.parts_sent, 1);
+	int r = ring_push(&l->peer[to]->parts, &m);
+	/* It holds as many as all lanes have credits there. */
+	assert(!r);
+	(void)r;
+}
+
+/* One part to each lane that has pages of it, as far as there is credit. True: all were sent. */
+static bool range_send(struct disk_lane *l, struct blk_range *g)
+{
+	uint64_t unsent = g->store[WORD_UNSENT], left = unsent;
+
+	while (left) {
+		unsigned to = (unsigned)__builtin_ctzll(left);
+
+		left &= left - 1;
+		if (l->credit[to]) {
+			unsent &= ~(1ull << to);
+			/* Before the part is sent: nothing of it is ours to change afterwards but
+			 * by range_part_done(), which comes later than this. */
+			g->store[WORD_UNSENT] = unsent;
+			part_send(l, g, to);
+		}
+	}
+	return !unsent;
+}
+
+static void pending_run(struct disk_lane *l)
+{
+	struct blk_range *g = l->pending;
+
+	l->pending_retry = false;
+	l->pending = NULL;
+	l->pending_end = &l->pending;
+	while (g) {
+		struct blk_range *next = *next_of(g);
+
+		if (!range_send(l, g)) {
+			*next_of(g) = NULL;
+			*l->pending_end = g;
+			l->pending_end = next_of(g);
+		}
+		g = next;
+	}
+}
+
+static uint64_t range_lanes(const struct disk_lane *l, const struct disk_swap *d,
+	const struct blk_range *g, unsigned *count)
+{
+	uint64_t chunk = g->offset / ENGINE_PAGE_BYTES / DISK_CHUNK_PAGES;
+	uint64_t last = (g->offset + g->bytes - 1) / ENGINE_PAGE_BYTES / DISK_CHUNK_PAGES;
+	uint64_t mask = 0;
+
+	*count = 0;
+	for (; chunk <= last && *count < l->lanes; chunk++) {
+		struct engine_key k =
+			disk_swap_key(disk_swap_pool(d), (uint32_t)(chunk * DISK_CHUNK_PAGES));
+		uint64_t bit = 1ull << engine_key_lane(&k, l->lanes);
+
+		*count += !(mask & bit);
+		mask |= bit;
+	}
+	return mask;
+}
+
+void disk_lane_submit(struct disk_lane *l, struct disk_swap *d, struct blk_range *g)
+{
+	unsigned count;
+
+	g->store[WORD_DISK] = (uint64_t)(uintptr_t)d;
+	g->store[WORD_UNSENT] = range_lanes(l, d, g, &count);
+	g->store[WORD_STATE] = 0;
+	state_of(g)->missing = (uint16_t)count;
+	/* Those that wait go first, where they can. */
+	if (!l->pending && range_send(l, g))
+		return;
+	stat_add(&l->stats.parts_waited, 1);
+	*next_of(g) = NULL;
+	*l->pending_end = g;
+	l->pending_end = next_of(g);
+	l->pending_retry = true;
+}
+
+/* ---- the loop ---- */
+
+void disk_lane_kick(struct disk_lane *l)
+{
+	if (l->pending_retry)
+		pending_run(l);
+	parts_run(l);
+	engine_kick(l->engine);
+}
+
+unsigned disk_lane_poll(struct disk_lane *l)
+{
+	struct disk_part_msg part;
+	struct disk_done_msg end;
+	unsigned done = 0;
+
+	for (unsigned i = 0; i < MESSAGES_PER_RUN && ring_pop(&l->dones, &end); i++, done++)
+		range_part_done(l, end.g, end.status, end.tier, end.by);
+	for (unsigned i = 0; i < MESSAGES_PER_RUN && ring_pop(&l->parts, &part); i++, done++)
+		part_start(l, part.disk, part.g, part.from);
+	if (l->pending_retry) {
+		pending_run(l);
+		done++;
+	}
+	done += parts_run(l);
+	if (done)
+		engine_kick(l->engine);
+	return done;
+}
+
+bool disk_lane_prepare_sleep(struct disk_lane *l)
+{
+	if (l->pending_retry || (l->run && l->slot_unused))
+		return false;
+	if (l->lanes == 1)
+		return true;
+	if (!ring_sleep(&l->parts))
+		return false;
+	if (ring_sleep(&l->dones))
+		return true;
+	ring_awake(&l->parts);
+	return false;
+}
+
+void disk_lane_wake(struct disk_lane *l)
+{
+	if (l->lanes == 1)
+		return;
+	ring_awake(&l->parts);
+	ring_awake(&l->dones);
+}

@@ -1,0 +1,66 @@
+/* A lane's part in the disks: ranges split over the lanes that own their pages, by bounded rings.
+ */
+#ifndef FALLOW_DISK_LANE_H
+#define FALLOW_DISK_LANE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client-backend/engine/engine.h"
+#include "client-backend/frontend/blk.h"
+#include "lib/core/env.h"
+#include "lib/core/stats.h"
+
+/*
+ * A guest's request arrives on the lane of its queue; the pages that it names belong to lanes by
+ * engine_key_lane(). The queue's lane sends one part to each lane that owns any of them; that lane
+ * copies between the guest's memory and bounce pages of its own and calls its engine; the queue's
+ * lane ends the request when every part has ended.
+ *
+ * A lane may have DISK_LANE_CREDITS parts at each other lane (and at itself); a ring holds that
+ * many from everybody, so that it is never full, and what finds no credit waits at its own lane
+ * until a part comes back. Nothing polls for room.
+ *
+ * The lane's loop, as for socket_lane:
+ *	n = disk_lane_poll(l);                   -- as long as something is there
+ *	if (disk_lane_prepare_sleep(l)) {        -- false: something came, poll again
+ *		epoll_wait(... disk_lane_event_fd(l) ...);
+ *		disk_lane_wake(l);
+ *	}
+ */
+#define DISK_LANE_CREDITS 64u
+#define DISK_LANE_PAGES	  256u /* bounce pages: in the engine at a time, each lane */
+
+struct disk_lane;
+struct disk_swap;
+
+struct disk_lane_stats {
+	stat_t parts_local, parts_sent; /* started here; sent to another lane */
+	stat_t parts_waited;		/* found no credit at first */
+	stat_t pages_waited;		/* for another request of the same page */
+	stat_t pages_busy;		/* gauge: bounce pages in use */
+};
+
+/* Control thread. The engine outlives it. -EINVAL, -ENOMEM, -EMFILE. */
+int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const struct env *env,
+	struct disk_lane **out);
+/* Control thread, once all lanes' are there and before any runs: peer[lanes], copied. */
+void disk_lane_peers_set(struct disk_lane *l, struct disk_lane *const peer[]);
+/* No disk has anything under way. */
+void disk_lane_delete(struct disk_lane *l);
+const struct disk_lane_stats *disk_lane_stats(const struct disk_lane *l);
+
+/* lane. Takes what other lanes sent and works on it, for a bounded time. Returns how much it did.
+ */
+unsigned disk_lane_poll(struct disk_lane *l);
+/* lane. False: there is work already. */
+bool disk_lane_prepare_sleep(struct disk_lane *l);
+void disk_lane_wake(struct disk_lane *l);
+/* Readable when another lane sent something since disk_lane_prepare_sleep(). */
+int disk_lane_event_fd(const struct disk_lane *l);
+
+/* lane. For disk_swap.c: a range of one of its queues; ends with blk_range_done(). */
+void disk_lane_submit(struct disk_lane *l, struct disk_swap *d, struct blk_range *g);
+void disk_lane_kick(struct disk_lane *l);
+
+#endif

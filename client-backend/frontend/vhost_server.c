@@ -1,0 +1,251 @@
+/* A vhost-user device on a unix socket: the control thread's end, its listener and its figures. */
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "client-backend/frontend/unix_listen.h"
+#include "client-backend/frontend/vhost_session.h"
+#include "lib/core/log.h"
+
+#define ACCEPT_PAUSE_MS 100 /* after accept() failed for want of descriptors */
+
+const char *vhost_violation_name(enum vhost_violation v)
+{
+	static const char *const name[VHOST_VIOLATIONS] = {
+		[VHOST_VIOLATION_NONE] = "none",
+		[VHOST_VIOLATION_TYPE] = "type",
+		[VHOST_VIOLATION_FLAGS] = "flags",
+		[VHOST_VIOLATION_LENGTH] = "length",
+		[VHOST_VIOLATION_FDS] = "descriptors",
+		[VHOST_VIOLATION_FEATURES] = "features",
+		[VHOST_VIOLATION_RING] = "ring",
+		[VHOST_VIOLATION_MEMORY] = "memory",
+		[VHOST_VIOLATION_LOG] = "log",
+		[VHOST_VIOLATION_INFLIGHT] = "inflight",
+		[VHOST_VIOLATION_RESOURCE] = "resource",
+		[VHOST_VIOLATION_STALLED] = "stalled",
+		[VHOST_VIOLATION_LATE] = "late",
+		[VHOST_VIOLATION_TRUNCATED] = "truncated",
+	};
+	return (unsigned)v < VHOST_VIOLATIONS ? name[v] : "unknown";
+}
+
+void vhost_server_session_ended(struct vhost_server *s)
+{
+	s->session = NULL;
+	stat_set(&s->stats.connected, 0);
+	stat_add(&s->stats.ended, 1);
+	/* What follows happens later: the session's own code is still running. */
+	event_active(s->ended_event, EV_TIMEOUT, 1);
+}
+
+static void session_ended_follow(evutil_socket_t fd, short what, void *arg)
+{
+	struct vhost_server *s = arg;
+
+	if (s->session)
+		return;
+	if (!s->stopping) {
+		event_add(s->listen_event, NULL);
+	} else if (s->stop_call) {
+		struct backend_call *call = s->stop_call;
+		s->stop_call = NULL;
+		call->done(call, 0, 0);
+	}
+}
+
+static void faults_found(evutil_socket_t fd, short what, void *arg)
+{
+	struct vhost_server *s = arg;
+	uint64_t n;
+	ssize_t got = read(fd, &n, sizeof(n));
+
+	(void)got;
+	if (s->session)
+		vhost_session_faults(s->session);
+}
+
+/* ---- accepting ---- */
+
+static void accept_again(evutil_socket_t fd, short what, void *arg)
+{
+	struct vhost_server *s = arg;
+
+	if (!s->session || !s->session->ending)
+		event_add(s->listen_event, NULL);
+}
+
+static bool fd_hungup(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+
+	return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
+
+static void listen_ready(evutil_socket_t listen_fd, short what, void *arg)
+{
+	struct vhost_server *s = arg;
+
+	if (s->session && fd_hungup(s->session->fd))
+		vhost_session_end(s->session);
+	if (s->session && s->session->ending) {
+		/* Whoever connects now waits until the lanes have let go of the last one. */
+		event_del(s->listen_event);
+		return;
+	}
+	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0) {
+		if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+			return;
+		stat_add(&s->stats.accept_errors, 1);
+		log_warn_limited("vhost", "cannot accept a connection: %s", strerror(errno));
+		event_del(s->listen_event);
+		event_add(s->accept_event, &(struct timeval){.tv_usec = ACCEPT_PAUSE_MS * 1000});
+		return;
+	}
+	stat_add(&s->stats.accepted, 1);
+	if (s->session) {
+		stat_add(&s->stats.refused_busy, 1);
+		log_warn_limited_kv("vhost", "a second front end is refused",
+			"device=%s pid=%d connected=%d", s->name, (int)s->session->pid, 1);
+		close(fd);
+		return;
+	}
+	if (vhost_session_new(s, fd, &s->session) == 0)
+		stat_set(&s->stats.connected, 1);
+	else
+		stat_add(&s->stats.accept_errors, 1);
+}
+
+/* ---- life ---- */
+
+static int server_start(struct vhost_server *s)
+{
+	s->fault_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (s->fault_fd < 0)
+		return -errno;
+	s->listen_fd = unix_listen_open(s->path, s->cfg.mode);
+	if (s->listen_fd < 0)
+		return s->listen_fd;
+	s->listen_event = event_new(s->base, s->listen_fd, EV_READ | EV_PERSIST, listen_ready, s);
+	s->fault_event = event_new(s->base, s->fault_fd, EV_READ | EV_PERSIST, faults_found, s);
+	s->accept_event = evtimer_new(s->base, accept_again, s);
+	s->ended_event = event_new(s->base, -1, EV_TIMEOUT, session_ended_follow, s);
+	if (!s->listen_event || !s->fault_event || !s->accept_event || !s->ended_event)
+		return -ENOMEM;
+	event_add(s->listen_event, NULL);
+	event_add(s->fault_event, NULL);
+	return 0;
+}
+
+static void server_free(struct vhost_server *s)
+{
+	struct event *ev[] = {s->listen_event, s->fault_event, s->accept_event, s->ended_event};
+
+	for (unsigned i = 0; i < sizeof(ev) / sizeof(ev[0]); i++)
+		if (ev[i])
+			event_free(ev[i]);
+	if (s->listen_fd >= 0) {
+		unlink(s->path);
+		close(s->listen_fd);
+	}
+	if (s->fault_fd >= 0)
+		close(s->fault_fd);
+	free(s);
+}
+
+int vhost_server_new(const struct vhost_server_config *cfg, struct event_base *base,
+	const struct env *env, const struct vhost_device_ops *dev_ops, void *dev,
+	const struct vhost_server_ops *ops, void *ctx, struct vhost_server **out, char *err,
+	size_t err_bytes)
+{
+	if (!cfg->path || !cfg->lanes || !cfg->queues || cfg->queues > VHOST_MAX_QUEUES ||
+		!cfg->drain_timeout_ms) {
+		snprintf(err, err_bytes, "a value of the vhost-user device is out of range");
+		return -EINVAL;
+	}
+	struct vhost_server *s = calloc(1, sizeof(*s));
+	if (!s) {
+		snprintf(err, err_bytes, "no memory for a vhost-user device");
+		return -ENOMEM;
+	}
+	s->cfg = *cfg;
+	snprintf(s->name, sizeof(s->name), "%s", cfg->name);
+	s->listen_fd = s->fault_fd = -1;
+	s->base = base;
+	s->env = env;
+	s->dev_ops = dev_ops;
+	s->dev = dev;
+	s->ops = ops;
+	s->ctx = ctx;
+	int status = strlen(cfg->path) < sizeof(s->path) ? 0 : -ENAMETOOLONG;
+	if (!status) {
+		snprintf(s->path, sizeof(s->path), "%s", cfg->path);
+		status = server_start(s);
+	}
+	if (status) {
+		snprintf(err, err_bytes, "cannot listen on %s: %s", cfg->path,
+			unix_listen_error(status));
+		server_free(s);
+		return status;
+	}
+	s->cfg.name = s->name;
+	s->cfg.path = s->path;
+	*out = s;
+	return 0;
+}
+
+void vhost_server_stop(struct vhost_server *s, struct backend_call *call)
+{
+	assert(!s->stopping);
+	s->stopping = true;
+	s->stop_call = call;
+	event_del(s->listen_event);
+	event_del(s->accept_event);
+	unlink(s->path);
+	close(s->listen_fd);
+	s->listen_fd = -1;
+	if (s->session)
+		vhost_session_end(s->session);
+	event_active(s->ended_event, EV_TIMEOUT, 1);
+}
+
+void vhost_server_delete(struct vhost_server *s)
+{
+	if (!s)
+		return;
+	assert(!s->session);
+	server_free(s);
+}
+
+const struct vhost_server_stats *vhost_server_stats(const struct vhost_server *s)
+{
+	return &s->stats;
+}
+
+void vhost_server_info(const struct vhost_server *s, struct vhost_server_info *out)
+{
+	const struct vhost_session *ss = s->session;
+
+	memset(out, 0, sizeof(*out));
+	if (!ss || ss->ending)
+		return;
+	out->connected = true;
+	out->pid = ss->pid;
+	out->since_ns = ss->since_ns;
+	out->features = ss->features;
+	out->requests = ss->requests;
+	for (unsigned i = 0; i < s->cfg.queues; i++) {
+		if (!ss->ring[i].queue)
+			continue;
+		out->rings++;
+		out->requests += vhost_queue_requests(ss->ring[i].queue);
+	}
+	for (unsigned i = 0; ss->memory && i < ss->memory->count; i++)
+		out->memory_bytes += ss->memory->region[i].size_bytes;
+}

@@ -1,0 +1,191 @@
+/* A swap disk over real engines, and requests as a guest would write them. */
+#include "tests/unit/disks/rig.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static unsigned lane_now, lanes_now;
+static void (*change_now)(struct engine_config *cfg);
+
+uint64_t rig_random(uint64_t *rnd)
+{
+	*rnd ^= *rnd << 13;
+	*rnd ^= *rnd >> 7;
+	*rnd ^= *rnd << 17;
+	return *rnd;
+}
+
+/* The end of a request, in place of the rings. */
+void vhost_request_done(struct vhost_request *r, uint32_t written)
+{
+	struct call *c = (struct call *)r;
+
+	assert(!c->done);
+	c->written = written;
+	c->done = true;
+}
+
+static void lane_config(struct engine_config *cfg)
+{
+	cfg->lane = lane_now;
+	cfg->lanes = lanes_now;
+	cfg->max_pages = 16384;
+	if (change_now)
+		change_now(cfg);
+}
+
+static void disk_open(struct rig *g)
+{
+	static const struct env *env = &env_system;
+
+	for (unsigned i = 0; i < g->lanes; i++)
+		if (disk_lane_new(i, g->lanes, g->world[i]->e, env, &g->lane[i]) < 0)
+			abort();
+	for (unsigned i = 0; i < g->lanes; i++)
+		disk_lane_peers_set(g->lane[i], g->lane);
+	struct disk_swap_config sc = {.pool = RIG_POOL,
+		.pages = g->pages,
+		.lanes = g->lanes,
+		.lane = g->lane,
+		.lost_path = g->lost_path};
+	struct blk_config bc = {.size_bytes = g->pages * ENGINE_PAGE_BYTES,
+		.lanes = g->lanes,
+		.queues = 2,
+		.serial = "serial of the disk"};
+	if (disk_swap_new(&sc, &g->swap) < 0 ||
+		blk_new(&bc, &disk_swap_ops, g->swap, env, &g->blk) < 0)
+		abort();
+}
+
+static void disk_close(struct rig *g)
+{
+	blk_delete(g->blk);
+	disk_swap_delete(g->swap);
+	for (unsigned i = 0; i < g->lanes; i++)
+		disk_lane_delete(g->lane[i]);
+}
+
+struct rig *rig_new(unsigned lanes, uint64_t pages, void (*change)(struct engine_config *cfg))
+{
+	struct rig *g = calloc(1, sizeof(*g));
+
+	g->lanes = lanes;
+	g->pages = pages;
+	snprintf(g->lost_path, sizeof(g->lost_path), "/dev/shm/fallow-disk-test-%d", (int)getpid());
+	unlink(g->lost_path);
+	change_now = change;
+	lanes_now = lanes;
+	for (lane_now = 0; lane_now < lanes; lane_now++) {
+		g->world[lane_now] = world_new_with(lane_config);
+		world_pool(g->world[lane_now], RIG_POOL, ENGINE_POOL_PERSISTENT, 0, 1,
+			ENGINE_DISK_NEVER);
+	}
+	disk_open(g);
+	return g;
+}
+
+void rig_delete(struct rig *g)
+{
+	disk_close(g);
+	for (unsigned i = 0; i < g->lanes; i++)
+		world_delete(g->world[i]);
+	unlink(g->lost_path);
+	free(g);
+}
+
+void rig_crash(struct rig *g)
+{
+	disk_close(g);
+	for (unsigned i = 0; i < g->lanes; i++)
+		world_crash(g->world[i]);
+	disk_open(g);
+}
+
+void rig_lane_step(struct rig *g, unsigned lane)
+{
+	disk_lane_poll(g->lane[lane]);
+	world_run(g->world[lane], 1);
+}
+
+void rig_step(struct rig *g)
+{
+	for (unsigned i = 0; i < g->lanes; i++)
+		rig_lane_step(g, i);
+}
+
+struct call *call_new(void)
+{
+	struct call *c = calloc(1, sizeof(*c));
+
+	c->data = malloc(CALL_MAX_DATA);
+	return c;
+}
+
+void call_free(struct call *c)
+{
+	free(c->data);
+	free(c);
+}
+
+static void buffer_add(struct vhost_request *r, void *base, uint32_t len, uint64_t *rnd,
+	uint16_t *count, uint32_t *bytes)
+{
+	uint8_t *p = base;
+
+	while (len) {
+		uint32_t n = len;
+
+		/* A dozen pieces at most, of any length. */
+		if (rnd && *count < 12 && len > 1)
+			n = 1 + (uint32_t)(rig_random(rnd) % len);
+		r->buffer[r->out_count + r->in_count] = (struct vhost_buffer){.base = p, .len = n};
+		(*count)++;
+		*bytes += n;
+		p += n;
+		len -= n;
+	}
+}
+
+void call_make(struct call *c, uint32_t type, uint64_t sector, uint32_t len, bool in, uint64_t *rnd)
+{
+	struct vhost_request *r = &c->r;
+
+	assert(len <= CALL_MAX_DATA);
+	memset(r, 0, sizeof(*r));
+	c->header = (struct virtio_blk_outhdr){.type = type, .sector = sector};
+	c->len = len;
+	c->status = 0xff;
+	c->done = false;
+	buffer_add(r, &c->header, sizeof(c->header), rnd, &r->out_count, &r->out_bytes);
+	if (!in)
+		buffer_add(r, c->data, len, rnd, &r->out_count, &r->out_bytes);
+	else
+		buffer_add(r, c->data, len, rnd, &r->in_count, &r->in_bytes);
+	buffer_add(r, &c->status, 1, rnd, &r->in_count, &r->in_bytes);
+}
+
+void call_submit(struct rig *g, unsigned lane, struct call *c)
+{
+	blk_device_ops.submit(g->blk, lane, &c->r);
+}
+
+unsigned call_wait(struct rig *g, struct call *c)
+{
+	for (unsigned i = 0; i < 100000 && !c->done; i++)
+		rig_step(g);
+	if (!c->done)
+		abort(); /* no request may hang */
+	return c->status;
+}
+
+unsigned call_run(struct rig *g, unsigned lane, struct call *c, uint32_t type, uint64_t sector,
+	uint32_t len, bool in)
+{
+	call_make(c, type, sector, len, in, NULL);
+	call_submit(g, lane, c);
+	blk_device_ops.kick(g->blk, lane);
+	return call_wait(g, c);
+}
