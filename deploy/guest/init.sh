@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # First and only program of a test guest: modules, mounts, then jobs for as long as it runs.
 # A job comes as a line "ID COMMAND" (base64) on the second serial port; "ID CODE OUTPUT ." (base64) leaves by the third.
-export PATH=/bin HOME=/
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/
 /bin/busybox mkdir -p /bin /dev /proc /sys /jobs /tmp /mnt
 /bin/busybox --install -s /bin
 fail() {
