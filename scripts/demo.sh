@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job on this machine alone: two donors and a backend on loopback, real files stored and read back.
+# The main job on this machine alone: two donors and a backend on loopback, real files stored and read back, a guest that swaps.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -8,10 +8,11 @@ usage() {
 Usage: ./run demo [--keep | --stop] [--mib N] [--source DIR]
 
 Builds Fallow, starts two memory servers and a backend whose local tier is an eighth of the data,
-stores at least 1 GiB of real files, reads everything back, compares SHA-256 and prints figures.
+stores at least 1 GiB of real files, reads everything back, compares SHA-256 and prints figures. Then a virtual
+machine whose memory is a quarter of its working set swaps on Fallow, and on a throttled disk image for comparison.
 
-  --keep        leave the daemons running and say how to look at them
-  --stop        end the daemons that --keep left running
+  --keep        leave the daemons and the guest running and say how to look at them
+  --stop        end what --keep left running
   --mib N       how much to store (default 1024)
   --source DIR  whose files (default /usr)
 EOF
@@ -22,6 +23,8 @@ arenas=/dev/shm/fallow-demo-$(id -u)
 mib=1024
 source=/usr
 keep=0
+bin=$PWD/build/bin
+. scripts/demo_guest.sh
 
 is_ours() { # PID: the id may be another process's by now
 	grep -qsE '^(fallowd|fallow-memserve)' "/proc/$1/comm"
@@ -30,6 +33,7 @@ is_ours() { # PID: the id may be another process's by now
 # The backend goes first. A donor that is asked twice does not wait for its clients.
 stop_all() {
 	local pid_file pid
+	demo_guest_stop
 	for pid_file in "$dir"/fallowd.pid "$dir"/donor*.pid; do
 		[ -f "$pid_file" ] || continue
 		pid=$(cat "$pid_file")
@@ -76,8 +80,8 @@ done
 [[ $mib =~ ^[0-9]+$ ]] && [ "$mib" -ge 64 ] || die "demo: --mib takes a number from 64"
 
 scripts/deps.sh build
-build_preset release fallowd fallow-memserver fallow_client fallow fallow-demo >/dev/null || die "demo: the build failed"
-bin=$PWD/build/bin
+build_preset release fallowd fallow-memserver fallow_client fallow fallow-demo swapwalk >/dev/null ||
+	die "demo: the build failed"
 
 stop_all
 mkdir -p -m 700 "$dir" "$arenas"
@@ -130,7 +134,7 @@ name: donor$n
 listen:
   port: ${ports[n]}
 memory:
-  max: $((mib * 2))MiB
+  max: $((mib * 2 + guest_swap_mib * 2))MiB
   floor: 0
 lease:
   ttl: 60s
@@ -155,10 +159,12 @@ pools:
 timing:
   put_wait: 5s
 remote:
-  max_lease: $((mib * 4))MiB
+  max_lease: $((mib * 4 + guest_swap_mib * 4))MiB
 donors:
   - { name: donor1, host: 127.0.0.1, port: ${ports[1]} }
   - { name: donor2, host: 127.0.0.1, port: ${ports[2]} }
+disks:
+  - { name: guest, kind: swap, size: ${guest_swap_mib}MiB, socket: $dir/guest.sock, queues: 1 }
 http:
   socket: $dir/http.sock
 EOF
@@ -173,6 +179,12 @@ echo
 echo
 "$bin/fallow" --http "$dir/http.sock" donors
 echo
+guest=0
+if demo_guest_check; then
+	demo_guest_run
+	guest=1
+fi
+echo
 echo "demo: passed"
 if [ "$keep" = 1 ]; then
 	cat <<EOF
@@ -181,6 +193,12 @@ The daemons go on running. To look at them:
   build/bin/fallow --http $dir/http.sock capacity
   curl --unix-socket $dir/http.sock http://localhost/metrics
   build/bin/fallow --socket $dir/fallowd.sock bench
+EOF
+	if [ $guest = 1 ]; then
+		echo "and at the guest:"
+		echo "  FALLOW_GUEST_DIR=$dir/guest-fallow ./run guest exec 'cat /proc/swaps'"
+	fi
+	cat <<EOF
 To end them: ./run demo --stop
 socket: $dir/fallowd.sock
 EOF

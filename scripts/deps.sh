@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that a command needs, when they are missing: deps.sh [build] [test] [fuzz] [lab] [peers].
+# Installs the Debian packages that a command needs, when they are missing: deps.sh [build] [test] [fuzz] [lab] [guest] [peers].
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -11,6 +11,7 @@ fuzz_packages="clang libclang-rt-14-dev"
 lab_packages="qemu-system-x86 busybox-static kmod cpio binutils util-linux iproute2 rdma-core ibverbs-providers perftest jq"
 # What the bench over verbs measures Fallow against.
 peers_packages="fio nvme-cli nbdkit nbd-client python3-minimal"
+guest_packages="qemu-system-x86 qemu-system-common busybox-static kmod cpio binutils util-linux e2fsprogs fio jq"
 
 wanted=$build_packages
 for group in "$@"; do
@@ -20,6 +21,7 @@ for group in "$@"; do
 	fuzz) wanted="$wanted $fuzz_packages" ;;
 	lab) wanted="$wanted $lab_packages" ;;
 	peers) wanted="$wanted $peers_packages" ;;
+	guest) wanted="$wanted $guest_packages" ;;
 	*) die "deps: no group '$group'" ;;
 	esac
 done

@@ -54,6 +54,8 @@ TEXT
 
 LAB=${FALLOW_LAB_DIR:-/tmp/fallow-lab-$(id -u)}
 CACHE=${FALLOW_LAB_CACHE:-$PWD/build/lab}
+MACHINE_NAME=lab MACHINE_DIR=$LAB
+. scripts/machines.sh
 BUILD=${FALLOW_LAB_BUILD:-$PWD/build}
 BOOT_LIMIT_S=${FALLOW_LAB_BOOT_LIMIT_S:-180}
 EXEC_LIMIT_S=${FALLOW_LAB_EXEC_LIMIT_S:-900}
@@ -65,104 +67,36 @@ late_modules="rdma_rxe ib_uverbs rdma_ucm crc32_generic crc32_pclmul crc32c_gene
 late_modules="$late_modules nvmet_rdma nvmet_tcp nvme_rdma nvme_tcp nvme_fabrics brd nbd virtio_blk zram lzo_rle
 	crct10dif_common crct10dif_generic crc64_rocksoft_generic"
 
-number() { # VALUE MIN MAX WHAT
-	[[ $1 =~ ^[0-9]+$ ]] && [ "$1" -ge "$2" ] && [ "$1" -le "$3" ] || die "lab: $4 is from $2 to $3, not '$1'"
-}
-
 node_dir() { echo "$LAB/node$1"; }
-
-is_ours() { # PID: of this lab; the id may be another process's by now
-	[ -n "$1" ] && { tr "\\0" " " <"/proc/$1/cmdline"; } 2>/dev/null | grep -qF "$LAB/"
-}
 
 node_pid() { cat "$(node_dir "$1")/pid" 2>/dev/null || true; }
 
 node_runs() { is_ours "$(node_pid "$1")"; }
 
-end_process() { # PID [SIGNAL]: and waits until it is gone
-	local pid=$1
-	is_ours "$pid" || return 0
-	kill -"${2:-KILL}" "$pid" 2>/dev/null || true
-	for _ in $(seq 200); do
-		is_ours "$pid" || return 0
-		sleep 0.02
-	done
-	die "lab: process $pid does not end"
-}
-
 ### Kernel
 
 # Debian's kernel, its few modules without signatures, and a first file system; made once.
 prepare() {
-	local work release module path
+	local work=$CACHE/unpacked release program
 	[ -f "$CACHE/ready" ] && [ "$CACHE/ready" -nt deploy/lab/init.sh ] &&
 		[ "$(cat "$CACHE/ready")" = "$boot_modules $late_modules" ] && return
 	echo "lab: unpacking Debian's kernel into $CACHE"
 	rm -rf "$CACHE/root" "$CACHE/modules" "$CACHE/unpacked"
-	mkdir -p "$CACHE"
-	if ! ls "$CACHE"/linux-image-*.deb >/dev/null 2>&1; then
-		local package
-		package=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-6[^ ]*\).*/\1/p' | head -n 1)
-		[ -n "$package" ] || die "lab: no Debian kernel package is known here (apt-get update)"
-		(cd "$CACHE" && apt-get -o APT::Sandbox::User= download "$package" >/dev/null) ||
-			die "lab: cannot fetch $package"
-	fi
-	work=$CACHE/unpacked
-	dpkg -x "$CACHE"/linux-image-*.deb "$work"
-	release=$(ls "$work/lib/modules")
-	depmod -b "$work" "$release"
-	mkdir -p "$CACHE/modules/$release" "$CACHE/root"/{bin,dev,proc,modules}
-	for module in $boot_modules $late_modules; do
-		modprobe -d "$work" -S "$release" --show-depends "$module"
-	done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' | while read -r path; do
-		mkdir -p "$CACHE/modules/$release/$(dirname "${path#"$work/lib/modules/$release/"}")"
-		strip --strip-debug -o "$CACHE/modules/$release/${path#"$work/lib/modules/$release/"}" "$path"
-	done
-	cp "$work/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$CACHE/modules/$release/"
-	mkdir -p "$CACHE/base/lib" && rm -f "$CACHE/base/lib/modules" && ln -s ../../modules "$CACHE/base/lib/modules"
-	depmod -b "$CACHE/base" "$release"
-	for module in $boot_modules; do
-		modprobe -d "$CACHE/base" -S "$release" --show-depends "$module"
-	done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' | while read -r path; do
-		cp "$path" "$CACHE/root/modules/"
-		basename "$path"
-	done >"$CACHE/order"
-	mv "$CACHE/order" "$CACHE/root/modules/order"
+	mkdir -p "$CACHE/root"/{bin,dev,proc}
+	release=$(kernel_unpack "$work")
+	# shellcheck disable=SC2086
+	kernel_modules "$work" "$release" "$CACHE/modules" $boot_modules $late_modules
+	# shellcheck disable=SC2086
+	kernel_first_modules "$CACHE/modules" "$release" "$CACHE/root" $boot_modules
 	cp /bin/busybox "$CACHE/root/bin/busybox"
-	for module in sh mount umount insmod mkdir cat grep sleep poweroff switch_root; do
-		ln -sf busybox "$CACHE/root/bin/$module"
+	for program in sh mount umount insmod mkdir cat grep sleep poweroff switch_root; do
+		ln -sf busybox "$CACHE/root/bin/$program"
 	done
 	install -m 755 deploy/lab/init.sh "$CACHE/root/init"
-	(cd "$CACHE/root" && find . | cpio --quiet -o -H newc -R 0:0) >"$CACHE/initrd"
+	pack_initrd "$CACHE/root" >"$CACHE/initrd"
 	cp "$work"/boot/vmlinuz-* "$CACHE/vmlinuz"
-	rm -rf "$work" "$CACHE/root" "$CACHE/accel"
+	rm -rf "$work" "$CACHE/root"
 	echo "$boot_modules $late_modules" >"$CACHE/ready"
-}
-
-command_line="console=ttyS0 loglevel=5 mitigations=off nokaslr tsc=reliable no_timer_check random.trust_cpu=on"
-command_line="$command_line oops=panic panic=-1 net.ifnames=0 quiet"
-
-# Some machines have a kvm device that no stock kernel comes up on.
-kvm_boots() (
-	timeout -k 1 20 qemu-system-x86_64 -M q35 -accel kvm -cpu max -m 256 -nodefaults -no-user-config -display none \
-		-no-reboot -kernel "$CACHE/vmlinuz" -initrd "$CACHE/initrd" -append "$command_line lab.probe" \
-		-serial stdio </dev/null >"$CACHE/probe" 2>&1
-	grep -q 'lab: probe passed' "$CACHE/probe"
-)
-
-choose_accel() {
-	if [ -n "${FALLOW_LAB_ACCEL:-}" ]; then
-		ACCEL=$FALLOW_LAB_ACCEL
-		return
-	fi
-	if [ ! -f "$CACHE/accel" ]; then
-		ACCEL=tcg
-		if [ -w /dev/kvm ] && kvm_boots 2>/dev/null; then
-			ACCEL=kvm
-		fi
-		echo "$ACCEL" >"$CACHE/accel"
-	fi
-	ACCEL=$(cat "$CACHE/accel")
 }
 
 ### Nodes
@@ -184,7 +118,7 @@ node_start() { # NODE
 	setsid nice -n 5 qemu-system-x86_64 -name "node$node" -M q35 -accel $accel -cpu max -smp "$cpus" \
 		-m "${FALLOW_LAB_MIB:-640}" -nodefaults -no-user-config -display none -no-reboot \
 		-kernel "$CACHE/vmlinuz" -initrd "$CACHE/initrd" \
-		-append "$command_line lab.node=$node lab.nodes=$(cat "$LAB/nodes") lab.guest=$PWD/deploy/lab/guest.sh lab.modules=$CACHE/modules" \
+		-append "$KERNEL_COMMAND_LINE lab.node=$node lab.nodes=$(cat "$LAB/nodes") lab.guest=$PWD/deploy/lab/guest.sh lab.modules=$CACHE/modules" \
 		-serial "file:$dir/console" -chardev "pipe,id=bell,path=$dir/bell" -serial chardev:bell \
 		-netdev "stream,id=net,server=off,addr.type=unix,addr.path=$LAB/net/port$node" \
 		-device "virtio-net-pci,netdev=net,host_mtu=4200,mac=52:54:00:77:00:$(printf %02x "$node")" \
@@ -238,15 +172,7 @@ lab_check() {
 	scripts/deps.sh build lab
 	[ -x "$BUILD/bin/lab-switch" ] || build_preset release lab-switch >/dev/null
 	prepare
-	choose_accel
-}
-
-# Whoever started the cluster may be killed without a chance to end it.
-watch_owner() {
-	# shellcheck disable=SC2016
-	setsid bash -c 'while kill -0 "$1" 2>/dev/null; do sleep 1; done; exec scripts/lab.sh down' \
-		"$LAB/watch" "$1" </dev/null >/dev/null 2>&1 &
-	echo $! >"$LAB/watch.pid"
+	choose_accel "$CACHE/vmlinuz" "$CACHE/initrd" "${FALLOW_LAB_ACCEL:-}"
 }
 
 lab_up() {
@@ -267,7 +193,7 @@ lab_up() {
 		sleep 0.05
 	done
 	[ -S "$LAB/net/control" ] || die "lab: the switch did not start: $(cat "$LAB/switch.log")"
-	[ -z "${FALLOW_LAB_OWNER:-}" ] || watch_owner "$FALLOW_LAB_OWNER"
+	[ -z "${FALLOW_LAB_OWNER:-}" ] || watch_owner "$FALLOW_LAB_OWNER" scripts/lab.sh down
 	for node in $(seq "$nodes"); do
 		node_start "$node"
 	done

@@ -7,7 +7,7 @@ fail() {
 }
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
-if grep -q lab.probe /proc/cmdline; then
+if grep -q fallow.probe /proc/cmdline; then
 	echo "lab: probe passed" >/dev/console
 	sleep 1
 	poweroff -f
