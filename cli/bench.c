@@ -32,7 +32,7 @@ static const char usage_text[] =
 	"  --ephemeral          an ephemeral pool: misses are no errors\n"
 	"  --seed N             of the content and the order (1)\n"
 	"  --no-verify          do not compare what comes back\n"
-	"  --poll               look for answers without sleeping: a core for each thread\n"
+	"  --poll US            look for an answer this long before sleeping (about 10)\n"
 	"  --keep               do not flush at the end: needs --pool\n"
 	"  --pool NAME          a named pool (an unnamed one, gone at the end)\n"
 	"  --socket PATH        fallowd's client socket (" CLI_SOCKET_DEFAULT ")\n"
@@ -73,7 +73,7 @@ static const struct option options[] = {{"size", 1, 0, O_SIZE}, {"gets", 1, 0, O
 	{"threads", 1, 0, O_THREADS}, {"depth", 1, 0, O_DEPTH},
 	{"compressible", 1, 0, O_COMPRESSIBLE}, {"copies", 1, 0, O_COPIES},
 	{"codec", 1, 0, O_CODEC}, {"ephemeral", 0, 0, O_EPHEMERAL}, {"seed", 1, 0, O_SEED},
-	{"no-verify", 0, 0, O_NO_VERIFY}, {"poll", 0, 0, O_POLL}, {"keep", 0, 0, O_KEEP},
+	{"no-verify", 0, 0, O_NO_VERIFY}, {"poll", 1, 0, O_POLL}, {"keep", 0, 0, O_KEEP},
 	{"pool", 1, 0, O_POOL}, {"socket", 1, 0, O_SOCKET}, {"json", 0, 0, O_JSON},
 	{"help", 0, 0, O_HELP}, {0, 0, 0, 0}};
 
@@ -147,7 +147,8 @@ static int option_take(struct bench *b, int option, const char *name)
 		b->cfg.verify = false;
 		break;
 	case O_POLL:
-		b->cfg.poll = true;
+		r = number_parse(name, optarg, 0, 1000000, &n);
+		b->cfg.poll_us = (uint32_t)n;
 		break;
 	case O_KEEP:
 		b->keep = true;
@@ -314,7 +315,7 @@ static void json_report(const struct bench *b)
 	json_object_set_new(o, "seed", json_integer((json_int_t)b->cfg.seed));
 	json_object_set_new(o, "compressible_percent", json_integer(b->cfg.compressible));
 	json_object_set_new(o, "verified", json_boolean(b->cfg.verify));
-	json_object_set_new(o, "polling", json_boolean(b->cfg.poll));
+	json_object_set_new(o, "poll_us", json_integer(b->cfg.poll_us));
 	json_object_set_new(o, "phases", phases);
 	json_object_set_new(o, "refused", json_integer((json_int_t)SUM(b, refused)));
 	json_object_set_new(o, "missed", json_integer((json_int_t)SUM(b, missed)));
@@ -367,6 +368,7 @@ static int bench_run(struct bench *b)
 			fallow_strerror(r));
 		return r;
 	}
+	fallow_poll_set(b->f, b->cfg.poll_us);
 	r = fallow_pool_open(b->f, &b->pool_opts, &b->pool);
 	if (r < 0)
 		fprintf(stderr, "fallow bench: cannot open a pool: %s\n", fallow_strerror(r));

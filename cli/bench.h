@@ -21,7 +21,7 @@ struct bench_config {
 	unsigned compressible; /* percent of each page */
 	uint64_t seed;
 	bool verify;
-	bool poll; /* never sleep while waiting for an answer */
+	uint32_t poll_us; /* fallow_poll_set() */
 };
 
 /* One thread and its share of the pages. Counters are written by the thread, read by the reporter.

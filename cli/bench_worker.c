@@ -62,26 +62,13 @@ static void result_take(struct bench_worker *w, const struct fallow_result *r)
 	}
 }
 
-/* As fallow_queue_wait(), without sleeping. */
-static int results_poll(struct bench_worker *w, struct fallow_result *r)
-{
-	uint64_t until_ns = env_now_ns(&env_system) + WAIT_MS * 1000000ull;
-	int n;
-
-	do
-		n = fallow_queue_poll(w->queue, r, w->cfg->depth);
-	while (!n && env_now_ns(&env_system) < until_ns);
-	return n;
-}
-
 /* Waits for at least one result; false: none came in a minute, or the backend is gone. */
 static bool results_wait(struct bench_worker *w)
 {
 	struct fallow_result r[BENCH_MAX_DEPTH];
 
 	for (unsigned waits = 0; waits < WAITS_AT_MOST; waits++) {
-		int n = w->cfg->poll ? results_poll(w, r)
-				     : fallow_queue_wait(w->queue, r, w->cfg->depth, WAIT_MS);
+		int n = fallow_queue_wait(w->queue, r, w->cfg->depth, WAIT_MS);
 
 		if (n < 0)
 			break;

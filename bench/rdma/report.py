@@ -5,6 +5,7 @@ import os
 import statistics
 import sys
 
+STEPS = ("compare", "cpu", "swap", "poweroff")
 PEERS = {
     "nvme_rdma": "NVMe-oF over RDMA, RAM disk",
     "nvme_tcp": "NVMe-oF over TCP, RAM disk",
@@ -259,6 +260,7 @@ def merge(path, samples):
             "date": machine["date"], "commit": machine["commit"], "rounds": about["rounds"],
             "quick": bool(about["quick"]), "seconds": about["seconds"],
             "samples": [s for s in mine if s["name"] != "step"]}
+    document["steps"] = {s: document["steps"][s] for s in STEPS if s in document["steps"]}
     return document
 
 

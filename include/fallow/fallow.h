@@ -84,6 +84,13 @@ FALLOW_API int fallow_connect(const char *socket_path, struct fallow **out);
 FALLOW_API void fallow_disconnect(struct fallow *f);
 
 /*
+ * How long a call that waits for an answer looks for it before it sleeps, in microseconds; at first
+ * about ten, at most a second. A page on a donor that is polled for comes sooner by the time that
+ * waking takes, at the price of a processor meanwhile. Any thread, any time. -EINVAL.
+ */
+FALLOW_API int fallow_poll_set(struct fallow *f, uint32_t poll_us);
+
+/*
  * Opens a pool, or makes it. A named private pool and a shared pool are found again with the pages
  * in them. -EACCES: wrong secret; -EPERM: this user may not have such a pool;
  * -EEXIST: it exists with other flags or choices; -EDQUOT: too many

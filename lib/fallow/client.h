@@ -39,7 +39,8 @@ struct fallow_pool {
 struct fallow {
 	_Atomic uint32_t state;
 	_Atomic uint32_t lanes, slots;
-	unsigned spin;
+	unsigned spin;		  /* looks at an answer before the first sleep */
+	_Atomic uint32_t poll_us; /* and for this long after them */
 	struct client_lane lane[SOCKET_MAX_LANES];
 
 	pthread_mutex_t control_lock; /* the socket's frames, pools, queues, reconnecting */
@@ -62,6 +63,16 @@ struct client_request {
 	uint32_t slot;
 	uint32_t state; /* of the connection when it was claimed */
 };
+
+/* How long somebody has looked for an answer; zeros to begin with. */
+struct client_poll {
+	unsigned rounds;
+	uint64_t until_ns;
+};
+
+/* request.c */
+/* A short pause, then true: look again. False: sleep. */
+bool client_poll_again(const struct fallow *f, struct client_poll *p);
 
 /* session.c */
 bool client_alive(const struct fallow *f, uint32_t state);

@@ -197,11 +197,12 @@ int fallow_queue_wait(
 {
 	if (!q || !results || !max)
 		return -EINVAL;
-	for (unsigned i = 0; i <= q->f->spin; i++) {
+	struct client_poll poll = {0};
+	do {
 		unsigned n = results_take(q, results, max);
 		if (n || !q->count)
 			return (int)n;
-	}
+	} while (client_poll_again(q->f, &poll));
 	uint64_t until_ms = client_now_ms() + timeout_ms;
 	for (;;) {
 		uint64_t now_ms = client_now_ms();

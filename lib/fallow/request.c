@@ -8,6 +8,8 @@
 
 #include "lib/fallow/client.h"
 
+#define CLOCK_ROUNDS 32u /* looks between two at the clock */
+
 static inline void cpu_pause(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
@@ -15,6 +17,28 @@ static inline void cpu_pause(void)
 #elif defined(__aarch64__)
 	__asm__ volatile("yield");
 #endif
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+bool client_poll_again(const struct fallow *f, struct client_poll *p)
+{
+	uint32_t poll_us = atomic_load_explicit(&f->poll_us, memory_order_relaxed);
+	if (p->rounds++ >= f->spin) {
+		if (!poll_us)
+			return false;
+		if (!p->until_ns)
+			p->until_ns = now_ns() + poll_us * 1000ull;
+		else if (p->rounds % CLOCK_ROUNDS == 0 && now_ns() >= p->until_ns)
+			return false;
+	}
+	cpu_pause();
+	return true;
 }
 
 static void futex_wait_ms(_Atomic uint32_t *word, uint32_t value, unsigned ms)
@@ -155,12 +179,11 @@ static int done_sleep(struct fallow *f, struct client_request *r)
 
 int client_wait(struct fallow *f, struct client_request *r, void *page, uint64_t *result)
 {
-	for (unsigned i = 0; i < f->spin; i++) {
-		if (client_done(r))
-			return client_take(r, page, result);
-		cpu_pause();
-	}
-	int err = client_done(r) ? 0 : done_sleep(f, r);
+	struct client_poll poll = {0};
+	bool done;
+	while (!(done = client_done(r)) && client_poll_again(f, &poll))
+		;
+	int err = done ? 0 : done_sleep(f, r);
 	if (err) {
 		client_release(r);
 		return err;

@@ -14,6 +14,7 @@
 #include "lib/fallow/client.h"
 
 #define SPIN_ROUNDS	200u
+#define POLL_MAX_US	1000000u
 #define QUIET_WAIT_MS	5000u
 #define GOODBYE_WAIT_MS 1000u
 
@@ -342,6 +343,14 @@ int fallow_connect(const char *socket_path, struct fallow **out)
 	}
 	lanes_open(f);
 	*out = f;
+	return 0;
+}
+
+int fallow_poll_set(struct fallow *f, uint32_t poll_us)
+{
+	if (!f || poll_us > POLL_MAX_US)
+		return -EINVAL;
+	atomic_store_explicit(&f->poll_us, poll_us, memory_order_relaxed);
 	return 0;
 }
 

@@ -140,6 +140,28 @@ static void test_pages(void **state)
 	end(h);
 }
 
+/* However long a call looks for its answer before it sleeps, the answer is the same. */
+static void test_polling(void **state)
+{
+	struct harness *h = start(&plain);
+	struct fallow *f = client(h);
+	struct fallow_pool *p = pool_named(f, NULL, FALLOW_POOL_PERSISTENT);
+	struct fallow_oid oid = {{1, 2, 3}};
+	uint8_t a[FALLOW_PAGE_BYTES], b[FALLOW_PAGE_BYTES];
+
+	assert_int_equal(fallow_poll_set(NULL, 0), -EINVAL);
+	assert_int_equal(fallow_poll_set(f, 1000001), -EINVAL);
+	for (uint32_t poll_us = 0; poll_us <= 1000000; poll_us += 500000) {
+		assert_int_equal(fallow_poll_set(f, poll_us), 0);
+		fill(a, 1, poll_us, 0);
+		assert_int_equal(fallow_put(p, &oid, poll_us, a), 0);
+		assert_int_equal(fallow_get(p, &oid, poll_us, b), 0);
+		assert_memory_equal(a, b, sizeof(a));
+	}
+	fallow_disconnect(f);
+	end(h);
+}
+
 static void test_refused_put(void **state)
 {
 	struct harness_options o = plain;
@@ -597,6 +619,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_pages),
+		cmocka_unit_test(test_polling),
 		cmocka_unit_test(test_refused_put),
 		cmocka_unit_test(test_pool_options),
 		cmocka_unit_test(test_pool_kinds),
