@@ -14,7 +14,7 @@ for node in 2 3 4; do
 	donor_start $node 'region: {size: 16MiB}' "memory: {min: ${room}MiB, max: ${room}MiB, floor: 1%}"
 done
 backend_config "2 3 4" 'store: {size: 32MiB, max_pages: 524288}' 'pools: {copies: 2}' \
-	'remote: {verbs: on, max_lease: 4GiB, heartbeat: 500ms, suspect: 2s, dead: 5s, reconnect_max: 1s}'
+	'remote: {max_lease: 4GiB, heartbeat: 500ms, suspect: 2s, dead: 5s, reconnect_max: 1s}'
 backend_start
 wait_for "three donors are up" donors_up 3
 LIMIT_S=900

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # NBD over TCP to nbdkit's memory plugin.
 device_up() {
-	lab start $TARGET nbdkit "exec nbdkit -f -p 10809 -P /run/fallow-nbdkit.pid memory size=${DEVICE_MIB}M" >/dev/null
+	lab start $TARGET nbdkit "exec nbdkit -f -p 10809 -P /tmp/fallow-nbdkit.pid memory size=${DEVICE_MIB}M" >/dev/null
 	lab exec 1 "modprobe nbd nbds_max=1
 		for i in \$(seq 100); do
 			nbd-client $(address $TARGET) 10809 /dev/nbd0 >/run/nbd.log 2>&1 && { echo /dev/nbd0; exit; }
@@ -11,5 +11,5 @@ device_up() {
 }
 device_down() {
 	lab exec 1 'nbd-client -d /dev/nbd0'
-	lab exec $TARGET 'kill $(</run/fallow-nbdkit.pid)'
+	lab exec $TARGET 'kill $(</tmp/fallow-nbdkit.pid)'
 }
