@@ -7,6 +7,7 @@
 #   concurrent               besides, in the tsan tree
 #   guest                    in the release tree, one at a time: virtual machines in QEMU
 #   fuzz                     in the fuzz tree (clang), each for a bounded time
+#   lab                      in the release tree, on a cluster of small machines (docs/LAB.md), where one can be started
 #   long                     only with --long, in the tree that its other labels say
 # and the simulator runs its seeds in the asan tree. Tests labelled bench belong to ./run bench.
 set -euo pipefail
@@ -30,6 +31,7 @@ jobs=${FALLOW_JOBS:-$(nproc)}
 logs=$PWD/build/test-logs
 passed=0 failed=0
 summary=()
+left_out=()
 broken_trees=""
 begin=$SECONDS
 
@@ -69,10 +71,19 @@ build_stage() {
 	stage "build-$1" build_preset "$@" || broken_trees="$broken_trees $1"
 }
 
-# Tests by label. Arguments: stage, preset, labels (a regular expression), labels left out, at a time.
+# Tests that were skipped neither passed nor failed: they are told of by themselves. Arguments: stage, log.
+skipped_tests() {
+	local count reasons
+	count=$(grep -c '\*\*\*Skipped' "$2" || true)
+	[ "$count" != 0 ] || return 0
+	reasons=$(sed -n 's/^[0-9]*: *\(.*left out.*\)/\1/p' "$2" | sort -u | head -n 5 | paste -sd ';')
+	left_out+=("$1: $count tests left out: ${reasons:-see $2}")
+}
+
+# Tests by label. Arguments: stage, preset, labels (a regular expression), labels left out, at a time; then options of ctest.
 ctest_stage() {
 	local name=$1 preset=$2 labels=$3 without=$4 parallel=$5 start=$SECONDS
-	local dir=build-$preset log=$logs/$1.log total bad wrapper=()
+	local dir=build-$preset log=$logs/$1.log total bad skipped wrapper=()
 	headline "$name"
 	case " $broken_trees " in
 	*" $preset "*)
@@ -87,15 +98,17 @@ ctest_stage() {
 		wrapper=(setarch -R)
 	fi
 	"${wrapper[@]}" ctest --test-dir "$dir" -L "^($labels)\$" -LE "^($without)\$" -j "$parallel" \
-		--no-tests=error --output-on-failure --timeout 900 2>&1 | tee "$log" || true
+		--no-tests=error --output-on-failure --timeout 900 "${@:6}" 2>&1 | tee "$log" || true
 	# "98% tests passed, 1 tests failed out of 50"
 	total=$(sed -n 's/.*tests passed, .* failed out of \([0-9]*\)$/\1/p' "$log")
 	bad=$(sed -n 's/.*tests passed, \([0-9]*\) tests\{0,1\} failed out of .*/\1/p' "$log")
+	skipped=$(grep -c '\*\*\*Skipped' "$log" || true)
 	if [ -z "$total" ] || [ -z "$bad" ]; then
 		record "$name" $((SECONDS - start)) 0 1
 	else
-		record "$name" $((SECONDS - start)) $((total - bad)) "$bad"
+		record "$name" $((SECONDS - start)) $((total - bad - skipped)) "$bad"
 	fi
+	skipped_tests "$name" "$log"
 }
 
 # Tests of the release tree are few: none is no mistake.
@@ -115,6 +128,8 @@ if has_tests build release "$skip|bench"; then
 	ctest_stage integration-release release release "$skip|bench" 1
 fi
 ctest_stage guest release guest "$skip" 1
+# The tests' own words show: figures of the machines, and what was left out.
+ctest_stage lab release lab "$skip" 1 -V
 TAIL=12 stage sim scripts/sim.sh --preset asan --seeds $sim_seeds || true
 
 build_stage tsan
@@ -128,6 +143,7 @@ ctest_stage fuzz fuzz fuzz nothing "$jobs"
 
 printf '\n== summary\n'
 printf '%s\n' "${summary[@]}"
+[ ${#left_out[@]} = 0 ] || printf '%s\n' "${left_out[@]}"
 printf 'in %d s; logs in %s\n' $((SECONDS - begin)) "$logs"
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

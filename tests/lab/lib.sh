@@ -187,12 +187,13 @@ expect_load() {
 	[ "$tally" = "$(all_ok "$LOAD_PAGES")" ] && [ "$LOAD_PAGES" -gt 0 ] || fail "load $name: $LOAD_TALLY"
 }
 
-# metric NODE FILTER: the sum of a daemon's metrics whose name and labels match
+# metric NODE NAME [LABEL]: the sum of a daemon's samples of that name that have the label
 metric() {
 	local socket=/run/donor.http
 	[ "$1" != 1 ] || socket=/run/f.http
 	lab exec "$1" "curl -s --max-time 20 --unix-socket $socket http://localhost/metrics" |
-		awk -v want="$2" '$0 !~ /^#/ && index($0, want) == 1 { sum += $NF } END { printf "%d\n", sum }'
+		awk -v name="$2" -v label="${3:-}" '{ split($1, word, "{") }
+			word[1] == name && (label == "" || index($1, label)) { sum += $NF } END { printf "%d\n", sum }'
 }
 metric_at_least() { [ "$(metric "$1" "$2")" -ge "$3" ]; }
 metric_is() { [ "$(metric "$1" "$2")" = "$3" ]; }

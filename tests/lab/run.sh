@@ -25,7 +25,7 @@ export FALLOW_LAB_EXEC_LIMIT_S=${FALLOW_LAB_EXEC_LIMIT_S:-300}
 lab() { scripts/lab.sh "$@"; }
 
 cluster_up() {
-	local why
+	local why begin
 	[ ! -f "$NOTE" ] || cluster_down
 	FALLOW_LAB_DIR=$(mktemp -d "${TMPDIR:-/tmp}/fallow-lab-test.XXXXXX")
 	export FALLOW_LAB_DIR
@@ -36,10 +36,12 @@ cluster_up() {
 	fi
 	[ "$(lab nodes)" -ge $NODES ] || NODES=$(lab nodes)
 	echo "$FALLOW_LAB_DIR $NODES" >"$NOTE"
+	begin=$SECONDS
 	lab up $NODES || {
 		cluster_down
 		exit 1
 	}
+	echo "   up $NODES: $((SECONDS - begin)) s (target for 4: under 60)"
 }
 
 cluster_find() {

@@ -40,7 +40,7 @@ survived() { # WHAT NODE
 loads
 donor_kill 2
 survived "memory server killed" 2
-say "reads that failed on it: $(metric 1 'fallow_donor_failed_total{donor="d2"')"
+say "reads that failed on it: $(metric 1 fallow_donor_failed_total 'donor="d2"')"
 donor_start 2
 wait_for "three donors are up again" donors_up 3
 

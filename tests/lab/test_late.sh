@@ -2,7 +2,7 @@
 # is another client's by now (DESIGN, rules 1 and 4: never another client's bytes; regions are wiped before another gets them).
 needs nodes:3
 for node in 2 3; do
-	donor_start $node "memory: {min: 24MiB, max: 24MiB, floor: 1%}" "lease: {ttl: 3s}"
+	donor_start $node "memory: {min: 24MiB, max: 24MiB, floor: 1%}" "lease: {ttl: 3s}" "region: {size: 2MiB, keep: 12}"
 done
 backend_config "2 3" "pools: {copies: 1}"
 backend_start
@@ -15,6 +15,7 @@ leases_over() { metric_is 2 fallow_memserver_leased_bytes 0 && metric_is 3 fallo
 
 lab exec 1 'kill -STOP $(</run/f.pid)'
 wait_for "the leases are over" leases_over
+wait_for "the regions are wiped" metric_at_least 2 fallow_memserver_wipes_total 1
 # The next client: another identity, the same memory.
 sed -e 's,/dev/shm/fallow,/dev/shm/fallow/next,; s,/run/fallow-state,/run/fallow-state/next,; s,/run/f\.,/run/next.,; s/^name: .*/name: next/' \
 	"$BACKEND_SHARE/f.yaml" >"$BACKEND_SHARE/next.yaml"

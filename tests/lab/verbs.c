@@ -15,6 +15,7 @@
 
 #include "lib/transport/server.h"
 #include "lib/transport/transport.h"
+#include "lib/transport/verbs_client.h"
 
 #define REGION	 (4u << 20)
 #define AREA	 (4u << 20)
@@ -85,6 +86,14 @@ static void answer_export(struct transport_server *s, uint64_t client, void *bas
 	fprintf(io, "%" PRIu32 " %" PRIu64 "\n", out->verbs_rkey, out->verbs_raddr);
 }
 
+static size_t changed_bytes(const uint8_t *base)
+{
+	size_t bad = 0;
+	for (size_t i = 0; i < REGION; i++)
+		bad += base[i] != 0x5a;
+	return bad;
+}
+
 /* Takes the region back while its holder goes on writing: nothing may change afterwards. */
 static void answer_revoke(
 	struct transport_server *s, struct transport_export *e, uint8_t *base, FILE *io)
@@ -94,10 +103,7 @@ static void answer_revoke(
 	took = now_us() - begin;
 	memset(base, 0x5a, REGION);
 	progress_for(s, 500);
-	size_t bad = 0;
-	for (size_t i = 0; i < REGION; i++)
-		bad += base[i] != 0x5a;
-	fprintf(io, "%zu %" PRIu64 "\n", bad, took);
+	fprintf(io, "%zu %" PRIu64 "\n", changed_bytes(base), took);
 }
 
 static bool answer(struct transport_server *s, const char *line, FILE *io, uint8_t *const base[3])
@@ -114,6 +120,11 @@ static bool answer(struct transport_server *s, const char *line, FILE *io, uint8
 		answer_export(s, CLIENT_A, base[2], io, &export[2]);
 	} else if (!strncmp(line, "revoke-c", 8)) {
 		answer_revoke(s, &export[2], base[2], io);
+	} else if (!strncmp(line, "next-c", 6)) {
+		answer_export(s, CLIENT_B, base[2], io, &export[2]);
+	} else if (!strncmp(line, "end-c", 5)) {
+		transport_server_unexport(s, export[2].region);
+		fprintf(io, "%zu 0\n", changed_bytes(base[2]));
 	} else if (!strncmp(line, "log-off", 7)) {
 		transport_server_session_remove(s, token_a);
 		progress_for(s, 100);
@@ -484,6 +495,65 @@ static void check_revocation(struct rig *r, enum transport_op_kind kind)
 		kind == TRANSPORT_READ ? "reads" : "writes", l.ended, took_us);
 }
 
+/* A lease that is over, of memory that is another client's by now. */
+static void check_late_key(struct rig *r)
+{
+	uint64_t key, addr, next_key, next_addr, bad;
+	ask(r, "export-c", &key, &addr);
+	ask(r, "revoke-c", &bad, NULL);
+	ask(r, "next-c", &next_key, &next_addr);
+	check_refusal(r, "read with a late rkey", TRANSPORT_READ, (uint32_t)key, addr, 4096);
+	check_refusal(r, "write with a late rkey", TRANSPORT_WRITE, (uint32_t)key, addr, 4096);
+	check_refusal(r, "write with the next holder's rkey", TRANSPORT_WRITE, (uint32_t)next_key,
+		next_addr, 4096);
+	ask(r, "end-c", &bad, NULL);
+	CHECK(!bad, "%" PRIu64 " bytes of the next holder changed", bad);
+}
+
+/*
+ * The queue pair goes into its error state with writes in flight. Each op ends once, with success
+ * or -ECONNRESET; those that succeeded are there, the others are done again over a new queue pair.
+ */
+static void check_qp_error(struct rig *r, unsigned after)
+{
+	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+	struct end e[DEPTH];
+	unsigned again = 0, len = AREA / 2 / DEPTH;
+	uint8_t *back = r->area + AREA / 2;
+	struct transport_conn *c = must_connect(r, token_a);
+	fill(r->area, AREA / 2, 1000 + after);
+	for (unsigned i = 0; i < DEPTH; i++) {
+		end_init(&e[i], TRANSPORT_WRITE, r->area + i * len, len, r->key_a,
+			r->addr_a + i * len);
+		CHECK(!ops->post(c, &e[i].op), "post");
+		ops->doorbell(c);
+	}
+	for (unsigned i = 0; i < after; i++)
+		CHECK(!wait_end(r, &e[i]), "op %u: %s", i, strerror(-e[i].status));
+	CHECK(!ibv_modify_qp(((struct verbs_conn *)c)->qp, &attr, IBV_QP_STATE), "modify");
+	for (unsigned i = 0; i < DEPTH; i++)
+		CHECK(!wait_end(r, &e[i]) || ops->conn_broken(c), "the connection is not broken");
+	drop(c);
+	c = must_connect(r, token_a);
+	for (unsigned i = 0; i < DEPTH; i++) {
+		CHECK(!e[i].status || e[i].status == -ECONNRESET, "op %u: %s", i,
+			strerror(-e[i].status));
+		if (e[i].status) {
+			again++;
+			CHECK(!transfer(r, c, TRANSPORT_WRITE, r->area + i * len, len, r->key_a,
+				      r->addr_a + i * len),
+				"again");
+		}
+		CHECK(!transfer(r, c, TRANSPORT_READ, back + i * len, len, r->key_a,
+			      r->addr_a + i * len),
+			"read");
+	}
+	CHECK(!memcmp(r->area, back, AREA / 2), "what was written differs");
+	drop(c);
+	printf("queue pair in error after %u of %u writes: %u done again, all there\n", after,
+		DEPTH, again);
+}
+
 /*
  * The donor ends the session. Whoever watches the connection is told by the peer; who does not
  * finds out by the requests that nobody answers.
@@ -586,6 +656,10 @@ static int check(struct rig *r, unsigned rounds)
 		check_rights(r);
 		check_revocation(r, TRANSPORT_READ);
 		check_revocation(r, TRANSPORT_WRITE);
+		check_late_key(r);
+		check_qp_error(r, 0);
+		check_qp_error(r, 1);
+		check_qp_error(r, DEPTH / 2);
 		check_log_off(r, true);
 		check_log_off(r, false);
 		check_disconnect(r);
