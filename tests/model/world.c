@@ -46,7 +46,8 @@ static void watch_promises(struct run *r)
 		r->taken = true;
 	if (lacking) {
 		r->short_ns = r->now_ns;
-		if (!r->taken)
+		/* A few segments come and go with those that are half full. */
+		if (!r->taken && lacking > (1 + r->cfg.moves / 2) * 15)
 			run_fail(r, "no room for %" PRIu64 " promised pages, and nothing was taken",
 				lacking);
 	} else if (whole) {
