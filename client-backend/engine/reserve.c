@@ -12,8 +12,8 @@
 
 /* Segments that wait for a place or may have to be found one, by disk policy and copies. */
 struct claims {
-	uint64_t credit; /* slots on donors that the cleaner will give back */
-	uint64_t spare;	 /* local slots to be left over */
+	uint64_t credit, disk_credit; /* slots that the cleaner will give back */
+	uint64_t spare;		      /* local slots to be left over */
 	uint64_t n[ENGINE_DISK_MIRROR + 1][ENGINE_MAX_COPIES + 1];
 };
 
@@ -150,15 +150,23 @@ static uint64_t segments_for(const struct engine *e, uint64_t bytes, enum view v
 	return (bytes + whole - 1) / whole;
 }
 
+static uint64_t slots_given_back(const struct engine *e, uint64_t held, uint64_t live)
+{
+	uint64_t needed = live / e->cfg.live_percent * 100;
+
+	return held > needed ? (held - needed) / e->cfg.segment_bytes : 0;
+}
+
 static void claims_of(const struct engine *e, enum view view, struct claims *c)
 {
 	uint64_t bytes[ENGINE_DISK_MIRROR + 1][ENGINE_MAX_COPIES + 1] = {0};
-	uint64_t needed = e->away_live_bytes / e->cfg.live_percent * 100;
 
-	c->spare = 0;
-	c->credit = view != AS_IT_IS && e->away_held_bytes > needed
-			    ? (e->away_held_bytes - needed) / e->cfg.segment_bytes
-			    : 0;
+	c->spare = c->credit = c->disk_credit = 0;
+	if (view != AS_IT_IS) {
+		c->credit = slots_given_back(e, e->away_held_bytes, e->away_live_bytes);
+		c->disk_credit = slots_given_back(
+			e, (uint64_t)e->disk_used * e->cfg.segment_bytes, e->disk_live_bytes);
+	}
 	for (uint32_t i = 0; i < e->reserved_pools; i++) {
 		const struct engine_pool_desc *d = &e->pool_row[e->reserved_row[i]].desc;
 
@@ -253,11 +261,12 @@ static uint64_t segments_lacking(const struct engine *e, const uint64_t *n, cons
  */
 static struct reserve_need claims_fit(const struct engine *e, const struct claims *c)
 {
-	uint64_t local = local_room(e), disk = e->cfg.disk_segments - e->disk_used;
+	uint64_t local = local_room(e), disk;
 	uint64_t never[ENGINE_MAX_COPIES + 1], over[ENGINE_MAX_COPIES + 1];
 	uint64_t mirror[ENGINE_MAX_COPIES + 1], others[ENGINE_MAX_COPIES + 1];
 	struct reserve_need need = {0};
 
+	disk = e->cfg.disk_segments - e->disk_used + c->disk_credit;
 	take(&local, c->spare);
 	memcpy(never, c->n[ENGINE_DISK_NEVER], sizeof(never));
 	memcpy(over, c->n[ENGINE_DISK_OVERFLOW], sizeof(over));
