@@ -157,13 +157,28 @@ static uint64_t slots_given_back(const struct engine *e, uint64_t held, uint64_t
 	return held > needed ? (held - needed) / e->cfg.segment_bytes : 0;
 }
 
+/* Slots that copies under way have taken for segments that are counted as waiting still. */
+static uint64_t slots_under_way(const struct engine *e)
+{
+	uint64_t slots = 0;
+
+	for (uint32_t i = 0; i < e->cfg.moves && e->moves_active; i++) {
+		const struct move *m = &e->move[i];
+
+		if (m->state == MOVE_WRITE && e->seg[m->row].local)
+			slots += e->seg[m->row].copies;
+	}
+	return slots;
+}
+
 static void claims_of(const struct engine *e, enum view view, struct claims *c)
 {
 	uint64_t bytes[ENGINE_DISK_MIRROR + 1][ENGINE_MAX_COPIES + 1] = {0};
 
 	c->spare = c->credit = c->disk_credit = 0;
 	if (view != AS_IT_IS) {
-		c->credit = slots_given_back(e, e->away_held_bytes, e->away_live_bytes);
+		c->credit = slots_given_back(e, e->away_held_bytes, e->away_live_bytes) +
+			    slots_under_way(e);
 		c->disk_credit = slots_given_back(
 			e, (uint64_t)e->disk_used * e->cfg.segment_bytes, e->disk_live_bytes);
 	}
