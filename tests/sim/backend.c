@@ -390,8 +390,8 @@ static void watch_promises(struct lane *l)
 		l->taken = true;
 	if (lacking) {
 		l->short_ns = l->sim->now_ns;
-		/* A few segments come and go with those that are half full. */
-		if (!l->taken && lacking > (1 + l->b->cfg.moves / 2) * 15)
+		/* A few segments come and go with those half full or being cleaned. */
+		if (!l->taken && lacking > (2 + l->b->cfg.moves) * 15)
 			sim_fail(l->sim,
 				"backend %u lane %u: no room for %llu promised pages, and nothing "
 				"was taken",
