@@ -47,6 +47,26 @@ static void round_trip(const struct config_schema *schema, void *first, void *ag
 	free(text);
 }
 
+static void backend_disks(void **state)
+{
+	assert_int_equal(load_backend("disks:\n  - {name: a, size: 2GiB, queues: 4, disk: mirror}\n"
+				      "  - {name: b, size: 4KiB, socket: /run/b.sock}\n"),
+		0);
+	assert_int_equal(backend.disk_count, 2);
+	assert_int_equal(backend.disks[0].size_bytes, 2ull << 30);
+	assert_int_equal(backend.disks[0].disk, POOLS_DISK_MIRROR);
+	assert_int_equal(backend.disks[1].queues, 16);
+	assert_string_equal(backend.disks[1].socket, "/run/b.sock");
+	round_trip(&fallowd_config_schema, &backend, &backend_again);
+	assert_int_equal(load_backend("disks:\n  - {name: a, size: 5000B}\n"), -EINVAL);
+	assert_non_null(strstr(err, "disks[0].size"));
+	assert_int_equal(load_backend("disks:\n  - {name: a, size: 4KiB}\n"
+				      "  - {name: a, size: 8KiB}\n"),
+		-EINVAL);
+	assert_non_null(strstr(err, "disks[1].name"));
+	assert_int_equal(load_backend("disks:\n  - {name: a}\n"), -EINVAL);
+}
+
 static void backend_defaults(void **state)
 {
 	assert_int_equal(load_backend(""), 0);
@@ -229,6 +249,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(backend_defaults),
+		cmocka_unit_test(backend_disks),
 		cmocka_unit_test(backend_full),
 		cmocka_unit_test(server_full),
 		cmocka_unit_test(rules_between_settings),
