@@ -165,6 +165,7 @@ need_guest() {
 
 guest_check() {
 	scripts/deps.sh build guest
+	command -v "$QEMU" >/dev/null || die "guest: there is no $QEMU"
 	prepare
 	if [ -z "${FALLOW_GUEST_ACCEL:-}" ] && [ ! -f "$KERNEL_CACHE/accel" ]; then
 		make_initrd "$KERNEL_CACHE/probe.initrd"
