@@ -14,6 +14,8 @@ static const char usage_text[] =
 	"  pools      the pools and what is in them\n"
 	"  clients    who is connected, and what each account stores\n"
 	"  donors     the memory servers, and what they hold for us\n"
+	"  disk       guests' disks: disk ls, add, rm (fallow disk --help)\n"
+	"  top        guests, tiers and accounts, again and again (fallow top --help)\n"
 	"  bench      puts, gets and flushes pages, and says how fast that was\n\n"
 	"Options:\n"
 	"  --http WHERE   fallowd's HTTP: path of its unix socket, or URL (" CLI_HTTP_DEFAULT ")\n"
@@ -34,7 +36,7 @@ static const struct command {
 };
 
 /* The value of "--name VALUE" or "--name=VALUE" at argv[*i]; NULL: another option. */
-static const char *option_value(int argc, char **argv, int *i, const char *name)
+const char *cli_option_value(int argc, char **argv, int *i, const char *name)
 {
 	size_t n = strlen(name);
 
@@ -51,6 +53,21 @@ static const char *option_value(int argc, char **argv, int *i, const char *name)
 	return argv[++*i];
 }
 
+bool cli_option_take(struct cli_options *o, int argc, char **argv, int *i)
+{
+	const char *value;
+
+	if (!strcmp(argv[*i], "--json"))
+		o->json = true;
+	else if ((value = cli_option_value(argc, argv, i, "--http")))
+		o->http = value;
+	else if ((value = cli_option_value(argc, argv, i, "--socket")))
+		o->socket = value;
+	else
+		return false;
+	return true;
+}
+
 static int command_run(struct cli_options *o, const char *name)
 {
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
@@ -63,11 +80,15 @@ static int command_run(struct cli_options *o, const char *name)
 int main(int argc, char **argv)
 {
 	struct cli_options o = {.http = CLI_HTTP_DEFAULT, .socket = CLI_SOCKET_DEFAULT};
-	const char *command = NULL, *value;
+	const char *command = NULL;
 
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "bench") && !command)
 			return bench_main(&o, argc - i, argv + i);
+		if (!strcmp(argv[i], "disk") && !command)
+			return disk_main(&o, argc - i, argv + i);
+		if (!strcmp(argv[i], "top") && !command)
+			return top_main(&o, argc - i, argv + i);
 		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
 			fputs(usage_text, stdout);
 			return CLI_OK;
@@ -76,13 +97,9 @@ int main(int argc, char **argv)
 			printf("fallow " FALLOW_VERSION "\n");
 			return CLI_OK;
 		}
-		if (!strcmp(argv[i], "--json")) {
-			o.json = true;
-		} else if ((value = option_value(argc, argv, &i, "--http"))) {
-			o.http = value;
-		} else if ((value = option_value(argc, argv, &i, "--socket"))) {
-			o.socket = value;
-		} else if (argv[i][0] == '-' || command) {
+		if (cli_option_take(&o, argc, argv, &i))
+			continue;
+		if (argv[i][0] == '-' || command) {
 			fprintf(stderr, "fallow: unexpected argument '%s'. Try 'fallow --help'.\n",
 				argv[i]);
 			return CLI_USAGE;

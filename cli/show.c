@@ -6,28 +6,6 @@
 #include "cli/cli.h"
 #include "cli/table.h"
 
-static uint64_t number(const json_t *o, const char *key)
-{
-	return (uint64_t)json_integer_value(json_object_get(o, key));
-}
-
-static const char *text(const json_t *o, const char *key)
-{
-	const char *s = json_string_value(json_object_get(o, key));
-
-	return s && s[0] ? s : "-";
-}
-
-static double real(const json_t *o, const char *key)
-{
-	return json_number_value(json_object_get(o, key));
-}
-
-static bool yes(const json_t *o, const char *key)
-{
-	return json_is_true(json_object_get(o, key));
-}
-
 /* The answer, or NULL when there is nothing left to print; *code is the exit code then. */
 static json_t *ask(const struct cli_options *o, const char *path, int *code)
 {
@@ -41,17 +19,6 @@ static json_t *ask(const struct cli_options *o, const char *path, int *code)
 		return NULL;
 	}
 	return json;
-}
-
-static const char *duration(double s, char out[32])
-{
-	unsigned long t = (unsigned long)s;
-
-	if (t >= 86400)
-		snprintf(out, 32, "%lud %02lu:%02lu", t / 86400, t / 3600 % 24, t / 60 % 60);
-	else
-		snprintf(out, 32, "%02lu:%02lu:%02lu", t / 3600, t / 60 % 60, t % 60);
-	return out;
 }
 
 static void show_traffic(const json_t *status)

@@ -154,6 +154,7 @@ static void status_handle(void *ctx, struct http_request *r)
 	json_object_set_new(
 		o, "uptime_s", json_real((double)(env_now_ns(&env_system) - d->start_ns) / 1e9));
 	put_text(o, "socket", d->cfg.socket.path);
+	put_text(o, "http_socket", d->cfg.http.socket);
 	put(o, "sessions", stat_get(&s->sessions));
 	put(o, "pools", stat_get(&pools_stats(d->pools)->pools));
 	put(o, "pages", ENGINE_SUM(d, pages));

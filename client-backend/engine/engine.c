@@ -296,9 +296,10 @@ static int put_append(struct engine *e, const struct engine_pool_desc *d,
 }
 
 /* Makes the key name loc. The record of a refused key stays behind as dead bytes. */
-static int put_enter(struct engine *e, const struct pool_row *p, const struct engine_key *k,
-	bool promised, uint64_t loc)
+static int put_enter(
+	struct engine *e, const struct pool_row *p, const struct engine_key *k, uint64_t loc)
 {
+	bool paid = pool_promised(pool_vol(e, p->desc.id)) > 0;
 	uint32_t object;
 	uint64_t *slot = entry_find(e, k, &object);
 	int err;
@@ -307,13 +308,13 @@ static int put_enter(struct engine *e, const struct pool_row *p, const struct en
 		entry_change(e, slot, object, loc);
 		return 0;
 	}
-	if (!promised && !quota_take(e, p->desc.account))
+	if (!paid && !quota_take(e, p->desc.account))
 		return -ENOSPC;
 	if (object == NONE)
 		object = object_create(e, k->pool, k->oid);
 	err = object == NONE ? -ENOSPC : entry_insert(e, p, object, k->index, loc);
 	if (err) {
-		if (!promised)
+		if (!paid)
 			quota_return(e, p->desc.account, 1);
 		if (object != NONE)
 			object_release(e, object);
@@ -327,8 +328,9 @@ static bool quota_full(
 	struct engine_quota *q = e->account[d->account].desc.quota;
 	uint32_t object;
 
-	if (!q || atomic_load_explicit(&q->used_pages, memory_order_relaxed) <
-			  atomic_load_explicit(&q->limit_pages, memory_order_relaxed))
+	if (!q || pool_promised(pool_vol(e, d->id)) > 0 ||
+		atomic_load_explicit(&q->used_pages, memory_order_relaxed) <
+			atomic_load_explicit(&q->limit_pages, memory_order_relaxed))
 		return false;
 	return !entry_find(e, k, &object);
 }
@@ -347,17 +349,17 @@ static int put_now(struct engine *e, const struct engine_key *k, const void *pag
 	err = e->reserved_pools > 0 ? reserve_admit(e, p, k, &promised) : 0;
 	if (err)
 		return err;
-	if (!promised && quota_full(e, &p->desc, k))
+	if (quota_full(e, &p->desc, k))
 		return -ENOSPC;
 	entry_prefetch(e, k);
 	if (codec_same_filled(page, &word)) {
-		err = put_enter(e, p, k, promised, loc_make_same(word));
+		err = put_enter(e, p, k, loc_make_same(word));
 		if (!err)
 			stat_add(&e->stats.puts_same_filled, 1);
 		return err;
 	}
 	err = put_append(e, &p->desc, k, page, promised, &loc);
-	return err ? err : put_enter(e, p, k, promised, loc);
+	return err ? err : put_enter(e, p, k, loc);
 }
 
 /* The copies a segment of this pool needs before it may leave the local tier; one for an ephemeral
@@ -374,12 +376,12 @@ static bool put_is_promised(const struct engine *e, uint32_t pool)
 {
 	const struct pool_vol *v = &e->pool[pool % ENGINE_MAX_POOLS];
 
-	return v->reserved.pages > v->pages;
+	return v->kept.pages > v->pages;
 }
 
 static bool pool_has_grant(const struct engine *e, uint32_t pool)
 {
-	return e->pool[pool % ENGINE_MAX_POOLS].reserved.pages > 0;
+	return e->pool[pool % ENGINE_MAX_POOLS].kept.pages > 0;
 }
 
 /* Will a slot become free soon? What the last tick saw may be outdated: a burst filled the local

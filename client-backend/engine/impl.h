@@ -180,7 +180,8 @@ struct pool_vol {
 	uint64_t entries;		    /* in the index, those of dead objects, too */
 	uint64_t live_bytes;		    /* of the records they name */
 	uint32_t objects;		    /* alive */
-	struct engine_reservation reserved; /* kept, or asked for */
+	struct engine_reservation reserved; /* kept, or asked for: what nobody else gets */
+	struct engine_reservation kept;	    /* as in the arena: what its own puts may count on */
 };
 
 /* What the promises lack, once the cleaner has done its work. */

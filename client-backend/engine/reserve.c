@@ -74,8 +74,9 @@ static struct engine_reservation reserved_unpack(uint64_t word)
 		.pages = word & ((1ull << PAGES_BITS) - 1), .objects = word >> PAGES_BITS};
 }
 
-static void reserved_keep(struct pool_row *p, const struct engine_reservation *r)
+static void reserved_keep(struct engine *e, struct pool_row *p, const struct engine_reservation *r)
 {
+	pool_vol(e, p->desc.id)->kept = *r;
 	__atomic_store_n(&p->reserved, r->objects << PAGES_BITS | r->pages, __ATOMIC_RELEASE);
 }
 
@@ -85,8 +86,10 @@ void reserve_recover(struct engine *e)
 		struct pool_row *p = &e->pool_row[i];
 		struct engine_reservation r = reserved_unpack(p->reserved);
 
-		if (p->state == POOL_LIVE && p->reserved)
-			reserved_set(e, p, &r);
+		if (p->state != POOL_LIVE || !p->reserved)
+			continue;
+		reserved_set(e, p, &r);
+		e->pool[i].kept = r;
 	}
 }
 
@@ -94,6 +97,7 @@ void reserve_end(struct engine *e, struct pool_row *p)
 {
 	int64_t change = reserved_set(e, p, &(struct engine_reservation){0});
 
+	pool_vol(e, p->desc.id)->kept = (struct engine_reservation){0};
 	quota_return(e, p->desc.account, (uint64_t)-change);
 	reserve_look(e);
 }
@@ -310,19 +314,30 @@ bool reserve_allows(struct engine *e, const struct stream *s)
 	return false;
 }
 
+/* Some of the segments that wait cannot be copied anywhere now. */
+static bool claims_stuck(const struct engine *e, const struct claims *c)
+{
+	uint32_t slots;
+	unsigned donors = donors_with_room(e, &slots);
+	bool disk = e->disk_used < e->cfg.disk_segments, stuck = false;
+
+	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++) {
+		stuck |= c->n[ENGINE_DISK_NEVER][k] && donors < k;
+		stuck |= c->n[ENGINE_DISK_OVERFLOW][k] && donors < k && !disk;
+		stuck |= c->n[ENGINE_DISK_MIRROR][k] && !disk;
+	}
+	return stuck;
+}
+
 bool reserve_is_tight(const struct engine *e)
 {
-	uint32_t ready = e->free_slots + e->kinds[SEG_CLEAN] + e->kinds[SEG_EPHEMERAL], slots;
+	uint32_t ready = e->free_slots + e->kinds[SEG_CLEAN] + e->kinds[SEG_EPHEMERAL];
 	struct claims c;
 
-	if (e->reserved_pools == 0)
-		return false;
-	if (e->reserve_need.short_segments > 0)
-		return true;
-	if (!e->grant_wait.head && ready > RESERVE_SLOTS + FLOW_SLOTS)
+	if (e->reserved_pools == 0 || (!e->grant_wait.head && ready > RESERVE_SLOTS + FLOW_SLOTS))
 		return false;
 	claims_of(e, AS_IT_IS, &c);
-	return donors_with_room(e, &slots) < claims_copies(&c);
+	return claims_stuck(e, &c);
 }
 
 int reserve_admit(
@@ -332,11 +347,10 @@ int reserve_admit(
 	uint32_t object;
 	bool there = entry_find(e, k, &object), own_object;
 
-	*promised = v->reserved.pages > 0 &&
-		    (v->pages < v->reserved.pages || (there && v->pages == v->reserved.pages));
+	*promised = v->pages < v->kept.pages || (there && v->pages == v->kept.pages);
 	if (there)
 		return 0;
-	own_object = v->objects < v->reserved.objects;
+	own_object = v->objects < v->kept.objects;
 	if (*promised && e->dead_entries > 0 &&
 		(e->index.entries >= e->cfg.max_pages ||
 			(object == NONE && own_object && e->objects_free == 0)))
@@ -408,7 +422,7 @@ int engine_pool_reserve(struct engine *e, uint32_t id, const struct engine_reser
 	bool keep_asking, uint64_t *possible_pages)
 {
 	struct pool_row *p = pool_find(e, id);
-	struct engine_reservation kept, held;
+	struct engine_reservation kept, held, want;
 	int err;
 
 	*possible_pages = 0;
@@ -417,9 +431,12 @@ int engine_pool_reserve(struct engine *e, uint32_t id, const struct engine_reser
 	if (!(p->desc.flags & ENGINE_POOL_PERSISTENT) || r->pages >> PAGES_BITS ||
 		r->objects > e->cfg.max_objects)
 		return -EINVAL;
-	kept = reserved_unpack(p->reserved);
-	held = e->pool[id % ENGINE_MAX_POOLS].reserved;
-	err = quota_charge(e, p->desc.account, reserved_set(e, p, r));
+	kept = pool_vol(e, id)->kept;
+	held = pool_vol(e, id)->reserved;
+	/* While it is asked for, what is kept stays promised. */
+	want.pages = r->pages > kept.pages ? r->pages : kept.pages;
+	want.objects = r->objects > kept.objects ? r->objects : kept.objects;
+	err = quota_charge(e, p->desc.account, reserved_set(e, p, &want));
 	if (err) {
 		reserved_set(e, p, &held);
 		quota_charge(e, p->desc.account, reserved_set(e, p, &kept));
@@ -427,10 +444,11 @@ int engine_pool_reserve(struct engine *e, uint32_t id, const struct engine_reser
 	}
 	for (unsigned i = 0; i < EVICT_BURST && !index_fits(e) && seg_evict_ephemeral(e); i++)
 		;
-	waiting_take_over(e, id);
 	if ((r->pages <= kept.pages && r->objects <= kept.objects) || promises_fit(e)) {
 		*possible_pages = r->pages;
-		reserved_keep(p, r);
+		quota_charge(e, p->desc.account, reserved_set(e, p, r));
+		reserved_keep(e, p, r);
+		waiting_take_over(e, id);
 		reserve_look(e);
 		return 0;
 	}

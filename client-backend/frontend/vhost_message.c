@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "client-backend/frontend/vhost_session.h"
+#include "lib/core/log.h"
 
 static bool ring_running(const struct vhost_session *ss, uint32_t index)
 {
@@ -103,6 +104,13 @@ static uint32_t all_stop(const struct vhost_session *ss)
 
 static enum vhost_violation memory_error(int err)
 {
+	if (err == -EMEDIUMTYPE)
+		log_warn_limited("vhost",
+			"guest memory must be on tmpfs or hugetlbfs, such as QEMU's "
+			"memory-backend-memfd with share=on");
+	else
+		log_warn_limited(
+			"vhost", "a region of guest memory is refused: %s", strerror(-err));
 	return err == -EINVAL || err == -ENOENT || err == -EMEDIUMTYPE ? VHOST_VIOLATION_MEMORY
 								       : VHOST_VIOLATION_RESOURCE;
 }

@@ -8,6 +8,9 @@
 
 #define LOAD16(p)     __atomic_load_n((const uint16_t *)(p), __ATOMIC_ACQUIRE)
 #define STORE16(p, x) __atomic_store_n((uint16_t *)(p), (uint16_t)(x), __ATOMIC_RELEASE)
+/* A load after a store is not done before it. */
+#define LOAD16_FULL(p)	   __atomic_load_n((const uint16_t *)(p), __ATOMIC_SEQ_CST)
+#define STORE16_FULL(p, x) __atomic_exchange_n((uint16_t *)(p), (uint16_t)(x), __ATOMIC_SEQ_CST)
 
 const char *vring_fault_name(enum vring_fault f)
 {
@@ -178,16 +181,15 @@ struct table {
 static enum vring_fault desc_read(
 	const struct vring *v, const struct table *t, uint32_t i, struct virtq_desc *out)
 {
-	const struct virtq_desc *at = t->direct + i;
-	uint64_t word[2];
+	const void *at;
+	uint64_t word[2], len = sizeof(*out);
 
-	if (!t->direct) {
-		uint64_t len = sizeof(*at), guest_addr = t->guest_addr + i * sizeof(*at);
-
-		at = (const void *)vhost_memory_guest(v->place.memory, guest_addr, &len);
-		if (!at || len < sizeof(*at))
-			return VRING_FAULT_ADDRESS;
-	}
+	if (t->direct)
+		at = &t->direct[i];
+	else
+		at = vhost_memory_guest(v->place.memory, t->guest_addr + i * len, &len);
+	if (!at || len < sizeof(*out))
+		return VRING_FAULT_ADDRESS;
 	memcpy(word, at, sizeof(word)); /* an indirect table need not be aligned */
 	__asm__ volatile("" : "+m"(word)::"memory");
 	memcpy(out, word, sizeof(*out));
@@ -339,13 +341,14 @@ bool vring_notify_needed(struct vring *v)
 	uint16_t old = v->signalled;
 	bool valid = v->signalled_valid;
 
-	/* Our idx must be seen before we look at what the guest wants. */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	/* Our idx, once more with a full barrier, must be seen before we look at what the guest
+	 * wants. */
+	STORE16_FULL(&v->place.used->idx, v->used_idx);
 	if (!v->cfg.event_idx)
-		return !(LOAD16(&v->place.avail->flags) & VIRTQ_AVAIL_F_NO_INTERRUPT);
+		return !(LOAD16_FULL(&v->place.avail->flags) & VIRTQ_AVAIL_F_NO_INTERRUPT);
 	v->signalled = v->used_idx;
 	v->signalled_valid = true;
-	uint16_t event = LOAD16(&v->place.avail->ring[v->cfg.num]);
+	uint16_t event = LOAD16_FULL(&v->place.avail->ring[v->cfg.num]);
 	return !valid || (uint16_t)(v->used_idx - event - 1) < (uint16_t)(v->used_idx - old);
 }
 
@@ -355,15 +358,14 @@ bool vring_kick_ask(struct vring *v)
 
 	if (v->cfg.event_idx) {
 		uint16_t *event = (uint16_t *)&u->ring[v->cfg.num];
-		STORE16(event, v->last_avail);
+		STORE16_FULL(event, v->last_avail);
 		log_used(v, event, sizeof(*event));
 	} else {
-		STORE16(&u->flags, 0);
+		STORE16_FULL(&u->flags, 0);
 		log_used(v, &u->flags, sizeof(u->flags));
 	}
-	/* The guest must see it before we look at what it made available. */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return vring_redo_left(v) || LOAD16(&v->place.avail->idx) != v->last_avail;
+	/* The guest saw it before we look at what it made available. */
+	return vring_redo_left(v) || LOAD16_FULL(&v->place.avail->idx) != v->last_avail;
 }
 
 void vring_kick_unask(struct vring *v)

@@ -381,6 +381,8 @@ static void lane_event(struct sim *sim, void *object, uint64_t life)
 	l->run_at_ns = UINT64_MAX;
 	tier_remote_poll(l->tier, 64);
 	next = engine_tick(l->e);
+	if (stat_get(&engine_stats(l->e)->reserved_short_pages))
+		l->short_ns = sim->now_ns;
 	more = engine_work(l->e);
 	engine_kick(l->e);
 	tier_remote_kick(l->tier);
@@ -457,6 +459,9 @@ int backend_init(struct sim *sim, unsigned index)
 	c->get_timeout_ns = rng_range(&sim->rng, 500 * MS, 3 * S);
 	c->put_wait_ns = rng_below(&sim->rng, 3) ? 20 * MS : 0;
 	c->retry_ns = 50 * MS;
+	b->grants = rng_below(&sim->rng, 2);
+	if (b->grants)
+		c->put_wait_ns = 5 * S;
 	for (unsigned a = 0; a < SIM_ACCOUNTS; a++)
 		atomic_store(&b->quota[a].limit_pages, UINT64_MAX);
 	for (unsigned i = 0; i < b->lanes; i++) {

@@ -102,6 +102,7 @@ static int check_backend(struct sim *sim, struct backend *b)
 			engine_account_usage(b->lane[i].e, a, &local, &n);
 			used += n;
 		}
+		used += client_grant_unused(b, a);
 		if (used != atomic_load(&b->quota[a].used_pages))
 			return sim_fail(
 				sim, "backend %u: the quota of account %u is off", b->index, a);

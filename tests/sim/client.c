@@ -34,6 +34,29 @@ static void req_free(struct sreq *q)
 	memset(&q->req, 0xa5, sizeof(q->req));
 }
 
+/* Within a grant a put is refused only where promised room is short. The refused page is not there.
+ */
+static void put_refused(struct sreq *q)
+{
+	struct backend *b = q->b;
+	const struct lane *l = &b->lane[q->lane];
+	const struct sgrant *g = &b->grant;
+	uint64_t pages = engine_pool_pages(l->e, q->pool);
+
+	b->sim->refused++;
+	if (g->id != q->pool || !g->lane[q->lane].kept || pages >= g->lane[q->lane].pages)
+		return;
+	if (stat_get(&engine_stats(l->e)->reserved_short_pages) || l->short_ns >= q->start_ns)
+		b->sim->granted_short++;
+	else
+		sim_fail(b->sim,
+			"backend %u lane %u: a put was refused after %llu ms, with %llu of %llu "
+			"promised pages used and no room short",
+			b->index, q->lane,
+			(unsigned long long)((b->sim->now_ns - q->start_ns) / MS),
+			(unsigned long long)pages, (unsigned long long)g->lane[q->lane].pages);
+}
+
 static void ended(struct sreq *q, bool was_pending, int status)
 {
 	struct backend *b = q->b;
@@ -48,7 +71,10 @@ static void ended(struct sreq *q, bool was_pending, int status)
 		wrong = ref_get_end(
 			&b->ref, q->k, q->handle, status, q->page, sim->now_ns < sim->trouble_ns);
 	} else if (q->pool == b->ref.pool[ref_key_pool(&b->ref, q->k)].id) {
-		sim->refused += status == -ENOSPC;
+		if (status == -ENOSPC)
+			put_refused(q);
+		else
+			sim->granted_puts += b->grant.id == q->pool;
 		wrong = ref_put_end(&b->ref, q->k, q->version, was_pending, status);
 	}
 	if (wrong)
@@ -153,6 +179,76 @@ static int client_flush_object(struct backend *b, unsigned slot, unsigned object
 	return 0;
 }
 
+/* A new pool's grant: all its keys. */
+static void grant_choose(struct backend *b, unsigned slot)
+{
+	uint32_t per_pool = b->ref.cfg.objects * b->ref.cfg.indices;
+	struct sgrant *g = &b->grant;
+
+	memset(g, 0, sizeof(*g));
+	g->id = b->pool[slot].id;
+	for (uint32_t k = slot * per_pool; k < (slot + 1) * per_pool; k++) {
+		struct engine_key key = ref_engine_key(&b->ref, k);
+
+		g->lane[lane_of(b, &key)->index].pages++;
+	}
+}
+
+/* Asks the lanes that have not promised it yet. */
+static int grant_ask(struct backend *b)
+{
+	struct sgrant *g = &b->grant;
+
+	for (unsigned i = 0; g->id && i < b->lanes; i++) {
+		struct engine_reservation r = {
+			.pages = g->lane[i].pages, .objects = b->ref.cfg.objects};
+		uint64_t possible;
+		int status;
+
+		if (g->lane[i].kept)
+			continue;
+		status = engine_pool_reserve(b->lane[i].e, g->id, &r, true, &possible);
+		if (status && status != -ENOSPC)
+			return sim_fail(b->sim, "engine_pool_reserve: %s", strerror(-status));
+		g->lane[i].asked = r.pages;
+		g->lane[i].kept = status == 0;
+		b->sim->grants_kept += status == 0;
+		lane_wake(&b->lane[i], b->sim->now_ns);
+	}
+	return 0;
+}
+
+uint64_t client_grant_unused(const struct backend *b, unsigned account)
+{
+	const struct sgrant *g = &b->grant;
+	uint64_t unused = 0;
+
+	for (unsigned i = 0; g->id && i < b->lanes; i++) {
+		uint64_t pages = engine_pool_pages(b->lane[i].e, g->id);
+
+		if (engine_pool(b->lane[i].e, g->id)->account == account &&
+			g->lane[i].asked > pages)
+			unused += g->lane[i].asked - pages;
+	}
+	return unused;
+}
+
+/* A restart keeps what was promised, and nothing that was only asked for. */
+static int grant_restart(struct backend *b)
+{
+	struct sgrant *g = &b->grant;
+
+	for (unsigned i = 0; g->id && i < b->lanes; i++) {
+		uint64_t kept = engine_pool_reserved(b->lane[i].e, g->id).pages;
+
+		if (kept != (g->lane[i].kept ? g->lane[i].pages : 0))
+			return sim_fail(
+				b->sim, "backend %u lane %u: a grant was not kept", b->index, i);
+		g->lane[i].asked = kept;
+	}
+	return 0;
+}
+
 int client_pool_make(struct backend *b, unsigned slot)
 {
 	struct rng *g = &b->sim->rng;
@@ -175,11 +271,15 @@ int client_pool_make(struct backend *b, unsigned slot)
 			return sim_fail(b->sim, "engine_pool_add");
 	b->pool[slot] = d;
 	ref_pool_made(&b->ref, slot, &p);
+	if (b->grants && !b->grant.id && p.persistent && rng_below(g, 2))
+		grant_choose(b, slot);
 	return 0;
 }
 
 static int client_pool_destroy(struct backend *b, unsigned slot)
 {
+	if (b->grant.id == b->ref.pool[slot].id)
+		b->grant.id = 0;
 	for (unsigned i = 0; i < b->lanes; i++) {
 		if (engine_pool_destroy(b->lane[i].e, b->ref.pool[slot].id))
 			return sim_fail(b->sim, "engine_pool_destroy");
@@ -195,6 +295,8 @@ static int one_call(struct backend *b)
 	uint32_t k = (uint32_t)rng_below(g, ref_keys(&b->ref));
 	unsigned slot = ref_key_pool(&b->ref, k), dice = (unsigned)rng_below(g, 10000);
 
+	if (b->grants && !rng_below(g, 20) && grant_ask(b))
+		return -EBADMSG;
 	if (!b->ref.pool[slot].id)
 		return client_pool_make(b, slot);
 	if (dice < 4300)
@@ -227,6 +329,8 @@ static void call_event(struct sim *sim, void *object, uint64_t life)
 
 int client_start(struct backend *b)
 {
+	if (grant_restart(b))
+		return -EBADMSG;
 	for (unsigned s = 0; s < b->ref.cfg.pools; s++)
 		if (b->life == 1 && client_pool_make(b, s))
 			return -EBADMSG;

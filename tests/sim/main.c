@@ -32,13 +32,16 @@ struct options {
 
 /* Of one job, in memory shared with the parent. */
 struct totals {
-	uint64_t seeds, failed, puts, refused, gets, misses, lost, timeouts, flushes, events,
-		checks, virtual_ns, faults[FAULTS];
+	uint64_t grants_kept, granted_puts, granted_short, seeds, failed, puts, refused, gets,
+		misses, lost, timeouts, flushes, events, checks, virtual_ns, faults[FAULTS];
 };
 
 static void add(struct totals *t, const struct sim *sim)
 {
 	t->seeds++;
+	t->grants_kept += sim->grants_kept;
+	t->granted_puts += sim->granted_puts;
+	t->granted_short += sim->granted_short;
 	t->puts += sim->puts;
 	t->refused += sim->refused;
 	t->gets += sim->gets;
@@ -101,8 +104,11 @@ static int print_totals(const struct options *opt, const struct totals *all)
 		t.seeds, opt->start, opt->start + opt->seeds - 1, t.failed,
 		t.puts + t.gets + t.flushes, (double)t.virtual_ns / 1e9, t.events, t.checks);
 	printf("  puts %" PRIu64 " (refused %" PRIu64 "), gets %" PRIu64 " (missed %" PRIu64
-	       ", lost %" PRIu64 ", timed out %" PRIu64 "), flushes %" PRIu64 "\n  faults:",
+	       ", lost %" PRIu64 ", timed out %" PRIu64 "), flushes %" PRIu64 "\n ",
 		t.puts, t.refused, t.gets, t.misses, t.lost, t.timeouts, t.flushes);
+	printf(" grants kept %" PRIu64 ", puts to such pools %" PRIu64
+	       ", refused while room was short %" PRIu64 "\n  faults:",
+		t.grants_kept, t.granted_puts, t.granted_short);
 	for (unsigned f = 0; f < FAULTS; f++)
 		printf("%s %s %" PRIu64, f ? "," : "", sim_fault_names[f], t.faults[f]);
 	putchar('\n');

@@ -132,11 +132,21 @@ struct lane {
 	struct sim_io *ios;	/* under way */
 	uint64_t run_at_ns;	/* the next planned run; UINT64_MAX: none */
 	uint64_t next_tick_ns;
+	uint64_t short_ns; /* when promised room was last short */
 	uint8_t *disk;
 	char arena[128];
 	struct transport_conn
 		*conn[SIM_DONORS][TIER_REMOTE_CHANNELS]; /* being established or attached */
 	bool attached[SIM_DONORS][TIER_REMOTE_CHANNELS];
+};
+
+/* A pool that is promised room for all its keys, each lane its own. */
+struct sgrant {
+	uint32_t id; /* 0: none */
+	struct {
+		uint64_t pages, asked; /* asked: what the engine counts */
+		bool kept;
+	} lane[SIM_LANES];
 };
 
 struct sreq {
@@ -173,6 +183,8 @@ struct backend {
 	struct engine_quota quota[SIM_ACCOUNTS];
 	struct engine_pool_desc pool[8]; /* as made, by the reference's slots */
 	uint32_t next_pool_id;
+	bool grants;
+	struct sgrant grant;
 	struct sreq req[SIM_REQS];
 	unsigned reqs;
 	struct held *held; /* while down */
@@ -221,6 +233,7 @@ struct sim {
 	bool quiet;	     /* no fault any more */
 	uint64_t trouble_ns; /* gets may time out until then */
 	uint64_t faults[FAULTS];
+	uint64_t grants_kept, granted_puts, granted_short;
 	uint64_t puts, refused, gets, misses, lost, timeouts, flushes, events, checks;
 	char error[1024];
 };
@@ -299,6 +312,8 @@ void lane_io_free(struct lane *l);
 /* client.c: the guests' calls */
 int client_start(struct backend *b);
 int client_pool_make(struct backend *b, unsigned slot);
+/* What the lanes' accounts are charged beyond their pages. */
+uint64_t client_grant_unused(const struct backend *b, unsigned account);
 int client_get(struct backend *b, uint32_t k);
 void client_forget(struct backend *b);
 int client_overdue(struct backend *b);

@@ -354,7 +354,7 @@ static void interrupt_wait(struct client *c, unsigned ring)
 
 	if (r->event_idx)
 		__atomic_store_n(&r->avail->ring[r->num], r->last_used, __ATOMIC_RELEASE);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	full_barrier();
 	if (__atomic_load_n(&r->used->idx, __ATOMIC_ACQUIRE) != r->last_used)
 		return;
 	MUST(poll(&p, 1, CLIENT_WAIT_MS) > 0);

@@ -103,7 +103,7 @@ bool guest_publish(struct guest_ring *r, uint16_t head)
 
 	r->avail->ring[old % r->num] = head;
 	__atomic_store_n(&r->avail->idx, ++r->avail_idx, __ATOMIC_RELEASE);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	full_barrier();
 	if (!r->event_idx)
 		return !(__atomic_load_n(&r->used->flags, __ATOMIC_ACQUIRE) &
 			 VIRTQ_USED_F_NO_NOTIFY);

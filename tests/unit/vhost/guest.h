@@ -31,6 +31,14 @@ static inline uint64_t guest_uva(uint64_t offset)
 	return GUEST_UVA + offset;
 }
 
+/* A thread fence that every sanitizer understands. */
+static inline void full_barrier(void)
+{
+	uint32_t word = 0;
+
+	__atomic_exchange_n(&word, 1, __ATOMIC_SEQ_CST);
+}
+
 void guest_init(struct guest *g);
 void guest_fini(struct guest *g);
 struct vhost_wire_region guest_region(unsigned which);	  /* 0, 1 */

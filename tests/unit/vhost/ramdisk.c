@@ -15,12 +15,21 @@ void ramdisk_init(struct ramdisk *d, unsigned lanes, unsigned queues)
 		MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (d->data == MAP_FAILED)
 		abort();
+	pthread_mutex_init(&d->lock, NULL);
 	d->lanes = lanes;
 	d->queues = queues;
 }
 
+void ramdisk_restart(struct ramdisk *d)
+{
+	pthread_mutex_init(&d->lock, NULL);
+	for (unsigned i = 0; i < RAMDISK_LANES; i++)
+		d->lane[i].count = 0;
+}
+
 void ramdisk_fini(struct ramdisk *d)
 {
+	pthread_mutex_destroy(&d->lock);
 	munmap(d->data, BYTES);
 }
 
@@ -79,7 +88,9 @@ static void complete(struct ramdisk *d, struct vhost_request *r)
 		return;
 	}
 	copy(r, false, 0, (uint8_t *)&h, sizeof(h));
+	pthread_mutex_lock(&d->lock);
 	uint8_t status = execute(d, r, &h);
+	pthread_mutex_unlock(&d->lock);
 	copy(r, true, r->in_bytes - 1, &status, 1);
 	atomic_fetch_add(&d->executed, 1);
 	vhost_request_done(r, r->in_bytes);

@@ -2,6 +2,7 @@
 #ifndef FALLOW_TEST_VHOST_RAMDISK_H
 #define FALLOW_TEST_VHOST_RAMDISK_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -25,10 +26,11 @@ struct ramdisk_header {
 };
 
 struct ramdisk {
-	uint8_t *data; /* shared: survives the process that serves it */
+	uint8_t *data;	      /* shared: survives the process that serves it */
+	pthread_mutex_t lock; /* of data: rings of several lanes write to the same sectors */
 	unsigned lanes, queues;
-	bool defer;	   /* complete later, from ramdisk_poll(), in another order */
-	_Atomic bool hold; /* complete nothing */
+	_Atomic bool defer; /* complete later, from ramdisk_poll(), in another order */
+	_Atomic bool hold;  /* complete nothing */
 	_Atomic uint64_t executed;
 	_Atomic uint64_t features; /* as agreed on */
 	struct {
@@ -38,6 +40,8 @@ struct ramdisk {
 };
 
 void ramdisk_init(struct ramdisk *d, unsigned lanes, unsigned queues);
+/* In a process that takes over from one that was killed: nothing is pending here yet. */
+void ramdisk_restart(struct ramdisk *d);
 void ramdisk_fini(struct ramdisk *d);
 extern const struct vhost_device_ops ramdisk_ops;
 /* On the lane's thread: completes some of what waits. How many. */

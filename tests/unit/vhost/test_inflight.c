@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -22,7 +23,7 @@
 
 static uint64_t seed;
 static char path[64];
-static struct ramdisk disk;
+static struct ramdisk *disk; /* shared with those who serve it */
 
 static pid_t backend_fork(void)
 {
@@ -34,7 +35,8 @@ static pid_t backend_fork(void)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(1);
-	backend_start(&b, path, &disk, 0);
+	ramdisk_restart(disk);
+	backend_start(&b, path, disk, 0);
 	for (;;)
 		pause();
 }
@@ -97,13 +99,33 @@ static void load_run(struct load *l, unsigned requests)
 	}
 }
 
+/* What the region says that the killed one had taken and not given back. */
+static unsigned in_flight_left(struct client *c)
+{
+	unsigned n = 0;
+	uint8_t *base =
+		mmap(NULL, c->inflight.size_bytes, PROT_READ, MAP_SHARED, c->inflight_fd, 0);
+
+	assert_true(base != MAP_FAILED);
+	for (unsigned r = 0; r < RINGS; r++) {
+		const struct vhost_inflight_ring *f =
+			(void *)(base + r * vhost_inflight_ring_bytes(CLIENT_NUM));
+		for (unsigned i = 0; i < CLIENT_NUM; i++)
+			n += f->desc[i].inflight;
+	}
+	munmap(base, c->inflight.size_bytes);
+	return n;
+}
+
 static void kills(bool defer, uint64_t features)
 {
 	struct client c;
 	struct load l = {.c = &c, .rng = (unsigned)seed};
 
-	ramdisk_init(&disk, 2, RINGS);
-	disk.defer = defer;
+	unsigned again = 0;
+
+	ramdisk_init(disk, 2, RINGS);
+	disk->defer = defer;
 	client_init(&c, RINGS);
 	c.features = features;
 	pid_t pid = backend_fork();
@@ -111,9 +133,16 @@ static void kills(bool defer, uint64_t features)
 	for (unsigned k = 0; k < KILLS; k++) {
 		/* Sometimes at once, in the middle of being set up. */
 		load_run(&l, (unsigned)rand_r(&l.rng) % 1000);
+		/* Sometimes with much in flight, of which some is given back out of order. */
+		atomic_store(&disk->hold, rand_r(&l.rng) % 3 != 0);
+		for (unsigned i = (unsigned)rand_r(&l.rng) % 100; i; i--)
+			load_submit(&l, (unsigned)rand_r(&l.rng) % RINGS,
+				(unsigned)rand_r(&l.rng) % CLIENT_SLOTS);
 		if (rand_r(&l.rng) % 2)
 			usleep((unsigned)rand_r(&l.rng) % 3000);
 		backend_kill(pid);
+		atomic_store(&disk->hold, false);
+		again += in_flight_left(&c);
 		for (unsigned i = 0; i < 30; i++) /* the guest does not know */
 			load_submit(&l, (unsigned)rand_r(&l.rng) % RINGS,
 				(unsigned)rand_r(&l.rng) % CLIENT_SLOTS);
@@ -126,11 +155,12 @@ static void kills(bool defer, uint64_t features)
 	for (unsigned r = 0; r < RINGS; r++)
 		assert_int_equal(client_ring_stop(&c, r), c.ring[r].avail_idx);
 	assert_true(l.done > KILLS);
-	printf("%u requests over %u kills\n", l.done, KILLS);
+	assert_true(again > KILLS);
+	printf("%u requests over %u kills, %u of them submitted again\n", l.done, KILLS, again);
 	backend_kill(pid);
 	unlink(path);
 	client_fini(&c);
-	ramdisk_fini(&disk);
+	ramdisk_fini(disk);
 }
 
 static void kills_in_order(void **state)
@@ -156,6 +186,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test(kills_without_event_idx),
 	};
 	log_set_level(LOG_LEVEL_ERROR, 0);
+	disk = mmap(NULL, sizeof(*disk), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (disk == MAP_FAILED)
+		return 1;
 	seed = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL);
 	printf("seed %llu\n", (unsigned long long)seed);
 	snprintf(path, sizeof(path), "/tmp/fallow-vhost-%d.sock", (int)getpid());

@@ -1,5 +1,6 @@
 /* Tests of a vhost-user device and a front end that does what it should: rings in any order,
  * changes while they run, stops, resets, the dirty log. */
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -118,6 +119,19 @@ static void one_by_one(void **state)
 	client_ring_state(c, VHOST_SET_VRING_ENABLE, 1, 1);
 	uint8_t status;
 	assert_int_equal(client_reap(c, 1, &status), 0);
+}
+
+/* A ring's last server may have died before it notified: the guest is told when a ring starts. */
+static void start_notifies(void **state)
+{
+	struct world *w = *state;
+	struct client *c = &w->client;
+
+	client_up(c, w->path);
+	for (unsigned r = 0; r < RINGS; r++) {
+		struct pollfd p = {.fd = c->call[r], .events = POLLIN};
+		assert_int_equal(poll(&p, 1, CLIENT_WAIT_MS), 1);
+	}
 }
 
 /* All rings, random requests, against a plain array; lanes fall asleep in between. */
@@ -444,6 +458,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(handshake, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_by_one, setup, teardown),
+		cmocka_unit_test_setup_teardown(start_notifies, setup, teardown),
 		cmocka_unit_test_setup_teardown(traffic_event_idx, setup, teardown),
 		cmocka_unit_test_setup_teardown(traffic_flags, setup, teardown),
 		cmocka_unit_test_setup_teardown(traffic_plain, setup, teardown),

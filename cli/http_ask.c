@@ -1,4 +1,4 @@
-/* One GET from the daemon's HTTP, over a unix socket or TCP, with a limit on everything. */
+/* One question to the daemon's HTTP, over a unix socket or TCP, with a limit on everything. */
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
@@ -81,13 +81,17 @@ static int connect_tcp(const char *authority)
 	return r;
 }
 
-static int request_send(int fd, const char *host, const char *path)
+static int request_send(
+	int fd, const char *host, const char *method, const char *path, const char *body)
 {
-	char text[1024];
+	char text[8192];
 	int n = snprintf(text, sizeof(text),
-		"GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nAccept: "
-		"application/json\r\n\r\n",
-		path, host);
+		"%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nAccept: "
+		"application/json\r\nContent-Length: %zu\r\n\r\n%s",
+		method, path, host, strlen(body), body);
+
+	if (n >= (int)sizeof(text))
+		return -E2BIG;
 
 	for (int done = 0; done < n;) {
 		ssize_t w = send(fd, text + done, (size_t)(n - done), MSG_NOSIGNAL);
@@ -132,7 +136,7 @@ static int answer_read(int fd, char **out)
 	return -ENOMEM;
 }
 
-static json_t *answer_parse(const char *where, char *text)
+static json_t *answer_parse(const char *where, char *text, int *answer)
 {
 	int code = 0;
 	json_error_t error;
@@ -145,21 +149,34 @@ static json_t *answer_parse(const char *where, char *text)
 	}
 	json_t *json = json_loads(body + 4, 0, &error);
 	const char *why = json_string_value(json_object_get(json, "error"));
-	if (code == 200 && json_is_object(json))
+	*answer = code;
+	if ((code == 200 || code == 202) && json_is_object(json))
 		return json;
-	fprintf(stderr, "fallow: %s answered %d%s%s\n", where, code, why ? ": " : "",
-		why	      ? why
-		: code == 200 ? " with something that is not JSON"
-			      : "");
+	if (code != 404 || !why)
+		fprintf(stderr, "fallow: %s answered %d%s%s\n", where, code, why ? ": " : "",
+			why	      ? why
+			: code == 200 ? " with something that is not JSON"
+				      : "");
+	else
+		fprintf(stderr, "fallow: %s\n", why);
 	json_decref(json);
 	return NULL;
 }
 
 json_t *http_get_json(const char *where, const char *path)
 {
+	int code;
+
+	return http_ask_json(where, "GET", path, "", &code);
+}
+
+json_t *http_ask_json(
+	const char *where, const char *method, const char *path, const char *body, int *code)
+{
 	bool tcp = !strncmp(where, "http://", 7);
 	char authority[300] = "localhost", *text = NULL;
 
+	*code = 0;
 	if (tcp)
 		snprintf(authority, sizeof(authority), "%.*s", (int)strcspn(where + 7, "/"),
 			where + 7);
@@ -170,7 +187,7 @@ json_t *http_get_json(const char *where, const char *path)
 		return NULL;
 	}
 	int fd = tcp ? connect_tcp(authority) : connect_unix(where);
-	int r = fd < 0 ? fd : request_send(fd, authority, path);
+	int r = fd < 0 ? fd : request_send(fd, authority, method, path, body);
 	if (!r)
 		r = answer_read(fd, &text);
 	if (fd >= 0)
@@ -182,7 +199,7 @@ json_t *http_get_json(const char *where, const char *path)
 							   : "");
 		return NULL;
 	}
-	json_t *json = answer_parse(where, text);
+	json_t *json = answer_parse(where, text, code);
 	free(text);
 	return json;
 }

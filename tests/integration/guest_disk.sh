@@ -1,0 +1,94 @@
+# Guests' disks of the real daemon: added, served through kill -9, refused, removed; a guest without a machine uses one.
+. "$(dirname "$0")/lib.sh"
+
+# Changes find fallowd's socket by themselves when they are given an address.
+disk() { fallow disk "$@"; }
+disks_is() { [ "$("$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r "$1")" = true ]; }
+has() { # TEXT: in what the last command said
+	grep -q -- "$1" "$T/c.out" || fail "it does not say \"$1\": $(cat "$T/c.out")"
+}
+
+donor_start 1
+donor_start 2
+backend_config 'disks:' '  - {name: fixed, size: 4MiB, queues: 2}'
+backend_start
+wait_for "both donors are up" donors_up 2
+wait_for "the configured disk is served" disks_is '.disks[] | select(.name == "fixed") | .state == "serving"'
+
+# Refused, with figures, and nothing stays.
+disk add huge 1TiB >"$T/c.out" 2>&1 && fail "a disk of 1 TiB was promised"
+has 'disk huge: .*[0-9]'
+disk add odd 5000 >"$T/c.out" 2>&1 && fail "a disk of 5000 bytes"
+has '4KiB'
+disk add fixed 4MiB >"$T/c.out" 2>&1 && fail "a second disk of that name"
+has 'already'
+disk add x 4MiB --colour blue >"$T/c.out" 2>&1 && fail "a setting that is none"
+has 'no setting "colour"'
+disk rm fixed >"$T/c.out" 2>&1 && fail "a configured disk was removed"
+has 'configuration'
+expect "two pools at most" json_is pools '[.pools[] | select(.owner == "disk:huge")] | length == 0'
+
+disk add vm1 48MiB --socket "$T/vm1.sock" --copies 2 --weight 50 >"$T/c.out" 2>&1 || fail "disk add: $(cat "$T/c.out")"
+has 'disk vm1: 48.0 MiB, of which 48.0 MiB reserved'
+expect "12288 pages are promised" disks_is '.disks[] | select(.name == "vm1") | .reserved_pages == 12288'
+
+"$BIN/test-guest-disk" "$T/vm1.sock" 12288 "${SEED:-7}" "$T/stop" >"$T/guest.out" 2>"$T/guest.log" &
+guest=$!
+wait_for "the guest is connected" disks_is '.disks[] | select(.name == "vm1") | .guest.connected'
+disk rm vm1 >"$T/c.out" 2>&1 && fail "a disk in use was removed"
+has '--force'
+requests() { "$BIN/fallow" --http "$T/f.http" disk ls --json | jq '.disks[] | select(.name == "vm1") | .requests.reads + .requests.writes'; }
+more_than() { [ "$(requests)" -gt "$1" ]; }
+for round in 1 2 3; do
+	wait_for "the guest does something" more_than 5000
+	backend_kill KILL
+	backend_start
+done
+wait_for "the guest does something" more_than 5000
+# An orderly restart, with the guest at work.
+backend_kill TERM
+expect "it ended well" [ "$BACKEND_CODE" = 0 ]
+backend_start
+wait_for "the guest does something" more_than 5000
+fallow top --count 2 --interval 0.5 >"$T/c.out" 2>&1 || fail "fallow top: $(cat "$T/c.out")"
+has '^vm1 .*pid'
+has '^disk:vm1 '
+disk ls >"$T/c.out" 2>&1 || fail "disk ls"
+has '^vm1 .*serving'
+touch "$T/stop"
+wait "$guest" || fail "the guest: $(cat "$T/guest.log")"
+grep -q ' errors=0 wrong=0 reconnects=4$' "$T/guest.out" || fail "the guest: $(cat "$T/guest.out" "$T/guest.log")"
+expect "some pages came from the donors" disks_is '.disks[] | select(.name == "vm1") | .pages.hits.remote > 0'
+expect "nothing was lost" disks_is '[.disks[].pages.lost] | add == 0'
+expect "nothing was wrong with the rings" disks_is '.disks[] | select(.name == "vm1") | ([.guest.violations[], .guest.ring_faults[], .requests.errors] | add) == 0'
+
+printf 'GET /metrics HTTP/1.0\r\n\r\n' | socat -t 10 - "UNIX-CONNECT:$T/f.http,shut-none" >"$T/metrics"
+for m in 'fallow_guest_disk_requests_total{disk="vm1",op="write"}' 'fallow_guest_disk_reserved_pages{disk="vm1"} 12288' \
+	'fallow_guest_disk_pages_read_total{disk="vm1",tier="remote"}' 'fallow_guest_disk_seconds_bucket{disk="vm1",op="read",tier="local"'; do
+	grep -qF "$m" "$T/metrics" || fail "/metrics has no $m"
+done
+
+# A disk whose size changed in the configuration: said, and nothing happens to it.
+backend_kill TERM
+sed -i 's/size: 4MiB, queues/size: 8MiB, queues/' "$T/f.yaml"
+backend_start
+wait_for "the other disk is served" disks_is '.disks[] | select(.name == "vm1") | .state == "serving"'
+expect "the changed one is not" disks_is '.disks[] | select(.name == "fixed") | .state == "failed"'
+disk ls >"$T/c.out"
+has 'fixed: the configuration says 8MiB, but it was made with 4MiB'
+disk rm fixed >"$T/c.out" 2>&1 || fail "disk rm: $(cat "$T/c.out")"
+kill -HUP "$BACKEND_PID"
+wait_for "it was made anew" disks_is '.disks[] | select(.name == "fixed") | .state == "serving" and .reserved_pages == 2048'
+
+disk rm vm1 >"$T/c.out" 2>&1 || fail "disk rm: $(cat "$T/c.out")"
+expect "its socket is gone" [ ! -e "$T/vm1.sock" ]
+expect "its pool is gone" json_is pools '[.pools[] | select(.owner == "disk:vm1")] | length == 0'
+expect "its map is gone" [ "$(ls "$T/run" | grep -c lost)" = 1 ]
+# There is room for another one now.
+disk add vm2 48MiB >"$T/c.out" 2>&1 || fail "disk add: $(cat "$T/c.out")"
+backend_kill TERM
+backend_start
+wait_for "it is served after a restart" disks_is '.disks[] | select(.name == "vm2") | .state == "serving"'
+backend_kill TERM
+expect "it ended well" [ "$BACKEND_CODE" = 0 ]
+passed
