@@ -80,7 +80,7 @@ make_initrd() { # FILE PROGRAM...
 	shift
 	extra=$(mktemp -d)
 	mkdir "$extra/bin"
-	install -m 755 deploy/guest/init.sh "$extra/init"
+	install -m 755 tests/guest/init.sh "$extra/init"
 	[ $# -eq 0 ] || install -m 755 -s "$@" "$extra/bin/"
 	{
 		cat "$CACHE/initrd"
