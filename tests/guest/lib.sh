@@ -68,7 +68,7 @@ disks_start() {
 	done
 	[ "$BACKEND" = fallowd ] || return 0
 	# Two copies of all of it, incompressible and with dead bytes between: room is promised, so it must be there.
-	DONOR_SETTINGS=("memory: {min: $((total * 4))MiB, max: $((total * 4))MiB, floor: 1%}" 'region: {size: 16MiB}')
+	DONOR_SETTINGS=("memory: {min: $((total * 4))MiB, max: $((total * 4))MiB, floor: 1%}" 'region: {size: 64MiB}')
 	for n in $(seq "$donors"); do
 		donor_start "$n" "${DONOR_SETTINGS[@]}"
 	done
