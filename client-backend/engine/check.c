@@ -77,7 +77,7 @@ static void tally_entry(struct engine *e, struct tally *t, uint64_t b, unsigned 
 static void check_segments(struct engine *e, struct tally *t)
 {
 	uint32_t kinds[SEG_LOST + 1] = {0}, local = 0, shorts = 0, copies = 0;
-	uint64_t held = 0, away_live = 0, remote = 0;
+	uint64_t held = 0, away_live = 0, remote = 0, on_disk = 0;
 
 	for (uint32_t row = 0; row < e->cfg.max_segments; row++) {
 		const struct seg_row *s = &e->seg[row];
@@ -101,6 +101,7 @@ static void check_segments(struct engine *e, struct tally *t)
 			if (e->slot_row[s->local - 1] != row)
 				wrong(t, "row %u does not own its local slot", row);
 		}
+		on_disk += s->holder[DISK_HOLDER] & HOLDER_VALID ? v->live : 0;
 		for (unsigned i = 0; i < DISK_HOLDER; i++) {
 			uint64_t h = s->holder[i];
 
@@ -124,6 +125,9 @@ static void check_segments(struct engine *e, struct tally *t)
 			wrong(t, "%u segments of kind %u, %u counted", kinds[k], k, e->kinds[k]);
 	if (shorts != e->short_rows || copies != e->short_copies)
 		wrong(t, "%u segments short of copies, %u counted", shorts, e->short_rows);
+	if (on_disk != e->disk_live_bytes)
+		wrong(t, "%llu live bytes on disk, %llu counted", (unsigned long long)on_disk,
+			(unsigned long long)e->disk_live_bytes);
 	if (held != e->away_held_bytes || away_live != e->away_live_bytes)
 		wrong(t, "bytes on donors: held %llu live %llu, counted %llu and %llu",
 			(unsigned long long)held, (unsigned long long)away_live,

@@ -333,6 +333,7 @@ struct engine {
 	uint32_t regions_revoking;
 	uint64_t *disk_bitmap;
 	uint32_t disk_used;
+	uint64_t disk_live_bytes; /* of the segments there */
 	uint64_t want_since_ns;
 	uint32_t wanted;
 	bool unplaced;		 /* a copy found no donor since the last region came */

@@ -224,6 +224,7 @@ void engine_region_revoke(struct engine *e, unsigned region)
 	stat_set(&e->stats.regions_revoking, e->regions_revoking);
 	region_each_copy(e, region, copy_doomed);
 	e->repair_at_ns = 0;
+	reserve_look(e);
 }
 
 static void copy_lost(struct engine *e, uint32_t row, unsigned which)
@@ -243,6 +244,7 @@ void engine_region_lost(struct engine *e, unsigned region)
 	region_drop(e, region);
 	e->repair_at_ns = 0;
 	e->get_retry_ns = 0;
+	reserve_look(e);
 }
 
 unsigned donors_with_room(const struct engine *e, uint32_t *free_slots)
@@ -323,6 +325,7 @@ void engine_donor_state(struct engine *e, unsigned donor, bool up, bool suspect)
 	}
 	e->donor[donor].up = up;
 	e->donor[donor].suspect = suspect;
+	reserve_look(e);
 }
 
 void engine_donor_usage(

@@ -12,6 +12,8 @@
 
 /* Segments that wait for a place or may have to be found one, by disk policy and copies. */
 struct claims {
+	uint64_t credit, disk_credit; /* slots that the cleaner will give back */
+	uint64_t spare;		      /* local slots to be left over */
 	uint64_t n[ENGINE_DISK_MIRROR + 1][ENGINE_MAX_COPIES + 1];
 };
 
@@ -110,81 +112,116 @@ void reserve_end(struct engine *e, struct pool_row *p)
  * been everywhere. The second tells whether a promise can be kept, the first whether somebody else
  * may take a segment without making the cleaner late.
  */
-enum view { AS_IT_IS, CLEANED };
+enum view {
+	AS_IT_IS,
+	CLEANED,
+	CLEANED_KEPT, /* without what is only asked for */
+};
 
 static uint64_t usable_bytes(const struct engine *e)
 {
 	return e->cfg.segment_bytes / RECORD_WORST * RECORD_WORST;
 }
 
-/* Segments for so many bytes that live at the cleaner's share. */
-static uint64_t cleaned_segments(const struct engine *e, uint64_t live)
+/* Bytes alive in a segment at the share that the cleaner keeps up. */
+static uint64_t cleaned_bytes(const struct engine *e)
 {
-	uint64_t whole = usable_bytes(e) * e->cfg.live_percent / 100;
-
-	return (live + whole - 1) / whole;
+	return usable_bytes(e) * e->cfg.live_percent / 100;
 }
 
-/* What a pool's pages may still come to need: all of them as large as a record can be, less what is
- * there already. */
-static uint64_t pool_segments(const struct engine *e, uint32_t row, enum view view)
+/* Bytes that a pool's pages may still come to need: all of them as large as a record can be, less
+ * what is there already. */
+static uint64_t pool_bytes(const struct engine *e, uint32_t row, enum view view)
 {
 	const struct pool_vol *v = &e->pool[row];
-	uint64_t dead = (v->entries - v->pages) * RECORD_WORST, worst, usable = usable_bytes(e);
+	uint64_t dead = (v->entries - v->pages) * RECORD_WORST;
 	uint64_t live = v->live_bytes > dead ? v->live_bytes - dead : 0;
+	uint64_t worst = (view == CLEANED_KEPT ? v->kept.pages : v->reserved.pages) * RECORD_WORST;
 
-	worst = v->reserved.pages * RECORD_WORST;
-	if (view == CLEANED)
-		return worst > live ? cleaned_segments(e, worst - live) : 0;
-	worst = (worst * 100 + e->cfg.live_percent - 1) / e->cfg.live_percent;
-	return worst > live ? (worst - live + usable - 1) / usable : 0;
+	if (view == AS_IT_IS)
+		worst = (worst * 100 + e->cfg.live_percent - 1) / e->cfg.live_percent;
+	return worst > live ? worst - live : 0;
 }
 
-static uint64_t pending_segments(const struct engine *e, const struct pending *p, enum view view)
+static uint64_t segments_for(const struct engine *e, uint64_t bytes, enum view view)
 {
-	uint64_t cleaned = cleaned_segments(e, p->live);
+	uint64_t whole = view == AS_IT_IS ? usable_bytes(e) : cleaned_bytes(e);
 
-	return view == CLEANED && cleaned < p->segments ? cleaned : p->segments;
+	return (bytes + whole - 1) / whole;
+}
+
+static uint64_t slots_given_back(const struct engine *e, uint64_t held, uint64_t live)
+{
+	uint64_t needed = live / e->cfg.live_percent * 100;
+
+	return held > needed ? (held - needed) / e->cfg.segment_bytes : 0;
+}
+
+/* Slots that copies under way have taken for segments that are counted as waiting still. */
+static uint64_t slots_under_way(const struct engine *e)
+{
+	uint64_t slots = 0;
+
+	for (uint32_t i = 0; i < e->cfg.moves && e->moves_active; i++) {
+		const struct move *m = &e->move[i];
+
+		if (m->state == MOVE_WRITE && e->seg[m->row].local)
+			slots += e->seg[m->row].copies;
+	}
+	return slots;
 }
 
 static void claims_of(const struct engine *e, enum view view, struct claims *c)
 {
-	/* Ephemeral segments, of no copies, go when they must. */
-	for (unsigned i = 0; i <= ENGINE_DISK_MIRROR; i++)
-		for (unsigned k = 0; k <= ENGINE_MAX_COPIES; k++)
-			c->n[i][k] = k ? pending_segments(e, &e->pending[i][k], view) : 0;
+	uint64_t bytes[ENGINE_DISK_MIRROR + 1][ENGINE_MAX_COPIES + 1] = {0};
+
+	c->spare = c->credit = c->disk_credit = 0;
+	if (view != AS_IT_IS) {
+		c->credit = slots_given_back(e, e->away_held_bytes, e->away_live_bytes) +
+			    slots_under_way(e);
+		c->disk_credit = slots_given_back(
+			e, (uint64_t)e->disk_used * e->cfg.segment_bytes, e->disk_live_bytes);
+	}
 	for (uint32_t i = 0; i < e->reserved_pools; i++) {
 		const struct engine_pool_desc *d = &e->pool_row[e->reserved_row[i]].desc;
 
-		c->n[d->disk][d->copies] += pool_segments(e, e->reserved_row[i], view);
+		bytes[d->disk][d->copies] += pool_bytes(e, e->reserved_row[i], view);
 	}
-}
-
-static unsigned claims_copies(const struct claims *c)
-{
-	unsigned most = 1;
-
+	/* Ephemeral segments, of no copies, go when they must. */
 	for (unsigned i = 0; i <= ENGINE_DISK_MIRROR; i++)
-		for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++)
-			if (c->n[i][k] && k > most)
-				most = k;
-	return most;
+		for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++) {
+			const struct pending *p = &e->pending[i][k];
+			uint64_t most = p->segments * cleaned_bytes(e);
+
+			if (view == AS_IT_IS)
+				c->n[i][k] = p->segments + segments_for(e, bytes[i][k], view);
+			else
+				c->n[i][k] = segments_for(
+					e, bytes[i][k] + (p->live < most ? p->live : most), view);
+		}
 }
 
-/* Free slots on donors, as far as they make up segments with their copies on different donors. */
-static uint64_t remote_room(const struct engine *e, unsigned copies)
+/*
+ * Slots on donors that are missing for n[k] segments of k copies, each on another donor. By Gale
+ * and Ryser there is a way when, for every m, the m segments with the most copies ask for no more
+ * than all donors can give m segments; here it is enough to look where the number of copies
+ * changes.
+ */
+static uint64_t remote_lacking(const struct engine *e, const uint64_t *n, uint64_t credit)
 {
-	uint64_t sum = 0, most;
+	uint64_t segments = 0, slots = e->short_copies, worst = 0;
 
-	for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
-		sum += donor_room(e, d);
-	for (most = sum / copies + 1; copies > 1 && sum / copies < most;) {
-		most = sum / copies;
-		sum = 0;
-		for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
-			sum += donor_room(e, d) < most ? donor_room(e, d) : most;
+	for (unsigned k = ENGINE_MAX_COPIES; k > 0; k--) {
+		uint64_t have = credit;
+
+		segments += n[k];
+		slots += n[k] * k;
+		for (unsigned d = 0; n[k] && d < ENGINE_MAX_DONORS; d++)
+			have += donor_room(e, d) < segments ? donor_room(e, d) : segments;
+		if (n[k] && slots > have && slots - have > worst)
+			worst = slots - have;
 	}
-	return sum > e->short_copies ? sum - e->short_copies : 0;
+	return worst;
 }
 
 static uint64_t local_room(const struct engine *e)
@@ -202,21 +239,34 @@ static uint64_t take(uint64_t *from, uint64_t want)
 	return n;
 }
 
-/* Segments of one policy that do not fit into the local tier, those of the fewest copies staying
- * there; and the slots on donors that they need. */
-static uint64_t local_absorb(const uint64_t *n, uint64_t *local, uint64_t *slots, unsigned *copies)
+/* Leaves in n[] what does not fit into a tier; that goes to the segments of the fewest copies, or
+ * of the most. */
+static void tier_absorb(uint64_t *n, uint64_t *room)
 {
-	uint64_t left = 0;
+	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++)
+		n[k] -= take(room, n[k]);
+}
 
-	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++) {
-		uint64_t rest = n[k] - take(local, n[k]);
+/* How many of these segments have no place on donors, which many others want, too. */
+static uint64_t segments_lacking(const struct engine *e, const uint64_t *n, const uint64_t *others,
+	uint64_t credit, uint64_t *slots)
+{
+	uint64_t all[ENGINE_MAX_COPIES + 1], count = 0, asked = 0, lacking;
+	unsigned least = 0;
 
-		left += rest;
-		*slots += rest * k;
-		if (rest)
-			*copies = k;
+	for (unsigned k = ENGINE_MAX_COPIES; k > 0; k--) {
+		all[k] = n[k] + others[k];
+		count += n[k];
+		if (n[k])
+			least = k;
 	}
-	return left;
+	if (count == 0)
+		return 0;
+	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++)
+		asked += all[k] * k;
+	*slots = asked > *slots ? asked : *slots;
+	lacking = (remote_lacking(e, all, credit) + least - 1) / least;
+	return lacking < count ? lacking : count;
 }
 
 /*
@@ -226,32 +276,27 @@ static uint64_t local_absorb(const uint64_t *n, uint64_t *local, uint64_t *slots
  */
 static struct reserve_need claims_fit(const struct engine *e, const struct claims *c)
 {
-	uint64_t local = local_room(e), disk = e->cfg.disk_segments - e->disk_used;
-	uint64_t room = remote_room(e, claims_copies(c)), others = 0, slots = 0, rest, have;
-	unsigned copies = 1;
+	uint64_t local = local_room(e), disk;
+	uint64_t never[ENGINE_MAX_COPIES + 1], over[ENGINE_MAX_COPIES + 1];
+	uint64_t mirror[ENGINE_MAX_COPIES + 1], others[ENGINE_MAX_COPIES + 1];
 	struct reserve_need need = {0};
 
-	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++) {
-		rest = c->n[ENGINE_DISK_MIRROR][k];
-		rest -= take(&disk, rest);
-		need.short_segments += rest - take(&local, rest);
-		others += c->n[ENGINE_DISK_MIRROR][k] * k + c->n[ENGINE_DISK_OVERFLOW][k] * k;
-	}
-	rest = local_absorb(c->n[ENGINE_DISK_NEVER], &local, &slots, &copies);
-	have = room > others ? room - others : 0;
-	if (rest)
-		need.remote_slots = slots + others;
-	if (slots > have)
-		need.short_segments += (slots - have + copies - 1) / copies;
-	room -= slots < room ? slots : room;
-	slots = 0;
-	rest = local_absorb(c->n[ENGINE_DISK_OVERFLOW], &local, &slots, &copies);
-	rest -= take(&disk, rest);
-	if (rest) {
-		copies = claims_copies(c);
-		need.remote_slots += rest * copies;
-		need.short_segments += rest - take(&(uint64_t){room / copies}, rest);
-	}
+	disk = e->cfg.disk_segments - e->disk_used + c->disk_credit;
+	take(&local, c->spare);
+	memcpy(never, c->n[ENGINE_DISK_NEVER], sizeof(never));
+	memcpy(over, c->n[ENGINE_DISK_OVERFLOW], sizeof(over));
+	memcpy(mirror, c->n[ENGINE_DISK_MIRROR], sizeof(mirror));
+	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++)
+		others[k] = over[k] + mirror[k];
+	tier_absorb(mirror, &disk);
+	tier_absorb(mirror, &local);
+	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++)
+		need.short_segments += mirror[k];
+	tier_absorb(never, &local);
+	need.short_segments += segments_lacking(e, never, others, c->credit, &need.remote_slots);
+	tier_absorb(over, &local);
+	tier_absorb(over, &disk);
+	need.short_segments += segments_lacking(e, over, never, c->credit, &need.remote_slots);
 	return need;
 }
 
@@ -263,8 +308,15 @@ static bool index_fits(const struct engine *e)
 static bool rows_fit(const struct engine *e, uint64_t more)
 {
 	for (uint32_t i = 0; i < e->reserved_pools; i++)
-		more += pool_segments(e, e->reserved_row[i], AS_IT_IS);
+		more += segments_for(e, pool_bytes(e, e->reserved_row[i], AS_IT_IS), AS_IT_IS);
 	return more <= e->free_rows;
+}
+
+/* What is on the move takes room in two places, and the last segment of each kind is seldom full:
+ * promises are made with this left over, and nobody else gets it. */
+static uint64_t spare_slots(const struct engine *e)
+{
+	return 1 + e->cfg.moves / 2;
 }
 
 static bool promises_fit(const struct engine *e)
@@ -272,23 +324,26 @@ static bool promises_fit(const struct engine *e)
 	struct claims c;
 
 	claims_of(e, CLEANED, &c);
+	c.spare = spare_slots(e);
 	return index_fits(e) && e->promised_objects <= e->objects_free && rows_fit(e, 0) &&
 	       claims_fit(e, &c).short_segments == 0;
 }
 
 void reserve_look(struct engine *e)
 {
+	uint64_t per_segment = e->cfg.segment_bytes / RECORD_WORST, lacking = 0;
 	struct claims c;
-	uint64_t pages;
 
 	e->reserve_need = (struct reserve_need){0};
 	if (e->reserved_pools > 0) {
+		claims_of(e, CLEANED_KEPT, &c);
+		lacking = claims_fit(e, &c).short_segments;
+		/* What is on the move takes room in two places. */
+		lacking -= lacking < e->moves_active ? lacking : e->moves_active;
 		claims_of(e, CLEANED, &c);
 		e->reserve_need = claims_fit(e, &c);
 	}
-	pages = e->reserve_need.short_segments * (e->cfg.segment_bytes / RECORD_WORST) *
-		e->cfg.live_percent / 100;
-	stat_set(&e->stats.reserved_short_pages, pages);
+	stat_set(&e->stats.reserved_short_pages, lacking * per_segment * e->cfg.live_percent / 100);
 	stat_set(&e->stats.promised_pages, e->promised_pages);
 	if (!e->reserve_refused)
 		return;
@@ -307,6 +362,7 @@ bool reserve_allows(struct engine *e, const struct stream *s)
 	if (!s->persistent)
 		return true;
 	claims_of(e, AS_IT_IS, &c);
+	c.spare = spare_slots(e);
 	c.n[s->disk][s->copies]++;
 	if (claims_fit(e, &c).short_segments == 0)
 		return true;

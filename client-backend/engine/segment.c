@@ -247,6 +247,8 @@ static void place_live_add(struct engine *e, uint32_t row, uint64_t bytes)
 {
 	if (kind_pends((enum seg_kind)e->sv[row].kind))
 		pending_of(e, row)->live += bytes;
+	if (e->seg[row].holder[DISK_HOLDER] & HOLDER_VALID)
+		e->disk_live_bytes += bytes;
 	for (unsigned i = 0; i < DISK_HOLDER; i++) {
 		uint64_t h = e->seg[row].holder[i];
 
@@ -356,6 +358,8 @@ void seg_holder_set(struct engine *e, uint32_t row, unsigned which, uint64_t hol
 		seg_copy_link(e, row, which);
 		e->away_live_bytes += e->sv[row].live;
 		e->away_held_bytes += e->cfg.segment_bytes;
+	} else {
+		e->disk_live_bytes += e->sv[row].live;
 	}
 	seg_classify(e, row);
 }
@@ -380,6 +384,7 @@ void seg_holder_clear(struct engine *e, uint32_t row, unsigned which)
 	__atomic_store_n(&e->seg[row].holder[which], 0, __ATOMIC_RELEASE);
 	if (which == DISK_HOLDER) {
 		disk_slot_return(e, holder_slot(h));
+		e->disk_live_bytes -= e->sv[row].live;
 	} else {
 		seg_copy_unlink(e, row, which, h);
 		e->away_live_bytes -= e->sv[row].live;

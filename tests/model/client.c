@@ -257,7 +257,7 @@ int run_pool_make(struct run *r, unsigned slot)
 		.flags = (rng_below(&r->rng, 3) ? ENGINE_POOL_PERSISTENT : 0) |
 			 (rng_below(&r->rng, 2) ? ENGINE_POOL_SHARED : 0),
 		.account = (uint16_t)rng_below(&r->rng, RUN_ACCOUNTS),
-		.codec = (uint8_t)rng_below(&r->rng, 3),
+		.codec = (uint8_t)(r->hammer ? ENGINE_CODEC_NONE : rng_below(&r->rng, 3)),
 		.copies = (uint8_t)rng_range(&r->rng, 1, ENGINE_MAX_COPIES),
 		.disk = (uint8_t)(disk ? rng_below(&r->rng, 3) : 0),
 	};

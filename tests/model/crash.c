@@ -76,7 +76,7 @@ static void child_run(struct run *r, struct run_log *log)
 		if (r->fake.wanted && !rng_below(&r->rng, 8))
 			fake_region_lease(&r->fake, r->e);
 		if (!rng_below(&r->rng, 500))
-			fake_region_revoke(&r->fake, r->e);
+			r->taken |= fake_region_revoke(&r->fake, r->e);
 		status = run_client_step(r);
 		run_advance(r, rng_below(&r->rng, 50 * US));
 		if (r->error[0])
@@ -190,6 +190,7 @@ static int kill_one(
 			r, "the child failed (status 0x%x): %s", (unsigned)status, log->error);
 	*events += atomic_load(&log->count);
 	r->now_ns += 1000000 * US;
+	r->taken = true; /* the child may have lost regions */
 	r->disrupted_ns = r->now_ns + 2 * r->cfg.get_timeout_ns;
 	if (replay(r, log, unknown))
 		return -EBADMSG;

@@ -33,6 +33,9 @@ static void choose_geometry(struct run *r, struct fake_config *f, struct ref_con
 	struct rng *g = &r->rng;
 	bool tight = rng_below(g, 2);
 
+	r->grants = rng_below(g, 2);
+	r->hammer = r->grants && rng_below(g, 3);
+	tight |= r->hammer;
 	*m = (struct ref_config){.pools = RUN_POOLS,
 		.objects = (unsigned)rng_range(g, 3, 8),
 		.indices = (unsigned)rng_range(g, 24, 64)};
@@ -42,6 +45,10 @@ static void choose_geometry(struct run *r, struct fake_config *f, struct ref_con
 		.region_segments = tight ? 2 : 6,
 		.disk_segments = rng_below(g, 2) ? (unsigned)rng_range(g, 8, 64) : 0,
 		.delay_ns = rng_range(g, 10, 400) * US};
+	if (r->hammer) {
+		m->objects = 8;
+		m->indices = 64;
+	}
 	f->max_regions = rng_below(g, 4) ? f->donors * f->regions : f->donors * 2;
 	r->faults = rng_below(g, 3) > 0;
 	r->wild = r->faults && !rng_below(g, 3);
@@ -85,7 +92,6 @@ static void choose_engine(struct run *r, const struct fake_config *f, const stru
 	c->live_percent = (uint32_t)rng_range(g, 50, 85);
 	c->zstd_level = 1;
 	/* A promise is one where a put may wait for what is slow. */
-	r->grants = rng_below(g, 2);
 	if (r->grants)
 		c->put_wait_ns = 1000 * MS;
 	/* Some runs outpace the donors and are refused a lot; most leave them time. */
@@ -176,6 +182,9 @@ int run_client_step(struct run *r)
 	unsigned slot = ref_key_pool(&r->ref, k), dice = (unsigned)rng_below(&r->rng, 10000);
 	int status;
 
+	/* Few flushes: the store stays full. */
+	if (r->hammer && dice >= 7000 && dice < 9970 && rng_below(&r->rng, 8))
+		dice = 0;
 	/* A child that will be killed makes and destroys no pools: its log knows pages only. */
 	if (!r->ref.pool[slot].id)
 		status = r->log ? 0 : run_pool_make(r, slot);

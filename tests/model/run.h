@@ -64,8 +64,10 @@ struct run {
 	bool wild;	       /* more losses than copies may happen */
 	bool quiet;	       /* the end of a run: no faults, nothing slow */
 	uint64_t disrupted_ns; /* gets may time out until then */
+	bool hammer;	       /* far more is put than there is room for */
 	bool grants;	       /* some pools are promised room */
 	struct run_grant grant[RUN_POOLS];
+	bool taken;	     /* room was taken away and is not made up for yet */
 	uint64_t short_ns;   /* when promised room was last short */
 	struct run_log *log; /* NULL outside of the crash test's child */
 	uint64_t puts, puts_refused, gets, misses, lost, timeouts, flushes, pools, reopens, crashes,

@@ -33,6 +33,28 @@ static void disrupt(struct run *r)
 	r->disrupted_ns = r->now_ns + 2 * r->cfg.get_timeout_ns;
 }
 
+/* Promises become short when donors take or lose something, never by what others put. */
+static void watch_promises(struct run *r)
+{
+	const struct engine_stats *s = engine_stats(r->e);
+	uint64_t lacking = stat_get(&s->reserved_short_pages);
+	bool whole = !stat_get(&s->segments_underreplicated) && !stat_get(&s->regions_revoking);
+
+	for (unsigned d = 0; d < r->fake.cfg.donors; d++)
+		whole &= r->fake.up[d];
+	if (!whole)
+		r->taken = true;
+	if (lacking) {
+		r->short_ns = r->now_ns;
+		/* A few segments come and go with those that are half full. */
+		if (!r->taken && lacking > (1 + r->cfg.moves / 2) * 15)
+			run_fail(r, "no room for %" PRIu64 " promised pages, and nothing was taken",
+				lacking);
+	} else if (whole) {
+		r->taken = false;
+	}
+}
+
 void run_advance(struct run *r, uint64_t ns)
 {
 	uint64_t until = r->now_ns + ns;
@@ -47,8 +69,7 @@ void run_advance(struct run *r, uint64_t ns)
 		if (!rng_below(&r->rng, 3))
 			engine_work(r->e);
 		engine_kick(r->e);
-		if (stat_get(&engine_stats(r->e)->reserved_short_pages))
-			r->short_ns = r->now_ns;
+		watch_promises(r);
 	} while (r->now_ns < until);
 	if (stat_get(&engine_stats(r->e)->segments_underreplicated) == 0)
 		ref_healed(&r->ref);
@@ -178,6 +199,7 @@ static void donor_fault(struct run *r)
 {
 	unsigned donor = (unsigned)rng_below(&r->rng, r->fake.cfg.donors);
 
+	r->taken = true;
 	switch (rng_below(&r->rng, 3)) {
 	case 0:
 		/* Losing more than R copies at a time loses pages; a tame run waits for the repair.
@@ -202,7 +224,10 @@ int run_world_step(struct run *r)
 	if (r->fake.wanted && !rng_below(&r->rng, 4))
 		r->leases += fake_region_lease(&r->fake, r->e);
 	if (!rng_below(&r->rng, 1500))
-		r->revokes += fake_region_revoke(&r->fake, r->e);
+		if (fake_region_revoke(&r->fake, r->e)) {
+			r->revokes++;
+			r->taken = true;
+		}
 	for (unsigned d = 0; d < r->fake.cfg.donors; d++)
 		if (!r->fake.up[d]) {
 			disrupt(r);

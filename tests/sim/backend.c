@@ -85,6 +85,12 @@ static void region_given_up(struct lane *l, unsigned row, const struct engine_re
 	engine_region_lost(l->e, row);
 }
 
+static void donor_told(struct lane *l, unsigned donor, bool up, bool suspect)
+{
+	l->donor_down[donor] = !up || suspect;
+	engine_donor_state(l->e, donor, up, suspect);
+}
+
 static void lane_message_event(struct sim *sim, void *object, uint64_t a)
 {
 	struct lane_message *m = object;
@@ -97,8 +103,9 @@ static void lane_message_event(struct sim *sim, void *object, uint64_t a)
 		      ? -1
 		      : engine_region_find(
 				l->e, m->desc.donor_name, m->desc.region_id, m->desc.epoch);
+	l->taken |= m->kind == TO_REVOKE || m->kind == TO_LOST;
 	if (m->kind == TO_STATE)
-		engine_donor_state(l->e, m->donor, m->up, m->suspect);
+		donor_told(l, m->donor, m->up, m->suspect);
 	else if (m->kind == TO_ADD && engine_region_add(l->e, &m->desc) < 0)
 		post(l, &(struct lane_message){.kind = FROM_RELEASED, .desc = m->desc});
 	else if (m->kind == TO_BIND && row >= 0)
@@ -370,6 +377,30 @@ void lane_wake(struct lane *l, uint64_t at_ns)
 	sim_at(l->sim, at_ns, lane_event, l, l->b->life);
 }
 
+/* Promises become short when donors take or lose something, never by what others put. */
+static void watch_promises(struct lane *l)
+{
+	const struct engine_stats *s = engine_stats(l->e);
+	uint64_t lacking = stat_get(&s->reserved_short_pages);
+	bool whole = !stat_get(&s->segments_underreplicated) && !stat_get(&s->regions_revoking);
+
+	for (unsigned d = 0; d < l->sim->cfg.donors; d++)
+		whole &= !l->donor_down[d];
+	if (!whole)
+		l->taken = true;
+	if (lacking) {
+		l->short_ns = l->sim->now_ns;
+		/* A few segments come and go with those half full or being cleaned. */
+		if (!l->taken && lacking > (2 + l->b->cfg.moves) * 15)
+			sim_fail(l->sim,
+				"backend %u lane %u: no room for %llu promised pages, and nothing "
+				"was taken",
+				l->b->index, l->index, (unsigned long long)lacking);
+	} else if (whole) {
+		l->taken = false;
+	}
+}
+
 static void lane_event(struct sim *sim, void *object, uint64_t life)
 {
 	struct lane *l = object;
@@ -381,8 +412,7 @@ static void lane_event(struct sim *sim, void *object, uint64_t life)
 	l->run_at_ns = UINT64_MAX;
 	tier_remote_poll(l->tier, 64);
 	next = engine_tick(l->e);
-	if (stat_get(&engine_stats(l->e)->reserved_short_pages))
-		l->short_ns = sim->now_ns;
+	watch_promises(l);
 	more = engine_work(l->e);
 	engine_kick(l->e);
 	tier_remote_kick(l->tier);
@@ -405,6 +435,8 @@ static int lane_start(struct lane *l)
 	memset(l->attached, 0, sizeof(l->attached));
 	l->ios = NULL;
 	l->run_at_ns = UINT64_MAX;
+	l->taken = true; /* no donor is up yet */
+	memset(l->donor_down, true, sizeof(l->donor_down));
 	cfg.lane = l->index;
 	if (engine_open(l->arena, &cfg, &b->sim->env, &engine_ops, l, &l->e, err, sizeof(err)))
 		return sim_fail(b->sim, "engine_open: %s", err);
@@ -434,6 +466,8 @@ int backend_init(struct sim *sim, unsigned index)
 		.salt = index + 1};
 	struct engine_config *c = &b->cfg;
 
+	if (sim->hammer)
+		m.indices = 96;
 	b->sim = sim;
 	b->index = index;
 	b->lanes = sim->cfg.lanes;
@@ -459,7 +493,7 @@ int backend_init(struct sim *sim, unsigned index)
 	c->get_timeout_ns = rng_range(&sim->rng, 500 * MS, 3 * S);
 	c->put_wait_ns = rng_below(&sim->rng, 3) ? 20 * MS : 0;
 	c->retry_ns = 50 * MS;
-	b->grants = rng_below(&sim->rng, 2);
+	b->grants = sim->hammer || rng_below(&sim->rng, 2);
 	if (b->grants)
 		c->put_wait_ns = 5 * S;
 	for (unsigned a = 0; a < SIM_ACCOUNTS; a++)

@@ -256,7 +256,7 @@ int client_pool_make(struct backend *b, unsigned slot)
 		.flags = (slot < 3 || rng_below(g, 3) ? ENGINE_POOL_PERSISTENT : 0) |
 			 (rng_below(g, 2) ? ENGINE_POOL_SHARED : 0),
 		.account = (uint16_t)rng_below(g, SIM_ACCOUNTS),
-		.codec = (uint8_t)rng_below(g, 3),
+		.codec = (uint8_t)(b->sim->hammer ? ENGINE_CODEC_NONE : rng_below(g, 3)),
 		.copies = (uint8_t)(slot < 3 ? slot + 1 : rng_range(g, 1, 3)),
 		.disk = (uint8_t)(b->cfg.disk_segments ? rng_below(g, 3) : 0)};
 	struct ref_pool p = {.id = d.id,
@@ -295,6 +295,8 @@ static int one_call(struct backend *b)
 	uint32_t k = (uint32_t)rng_below(g, ref_keys(&b->ref));
 	unsigned slot = ref_key_pool(&b->ref, k), dice = (unsigned)rng_below(g, 10000);
 
+	if (b->sim->hammer && dice >= 6500 && dice < 9970 && rng_below(g, 8))
+		dice = 0;
 	if (b->grants && !rng_below(g, 20) && grant_ask(b))
 		return -EBADMSG;
 	if (!b->ref.pool[slot].id)

@@ -132,6 +132,8 @@ struct lane {
 	struct sim_io *ios;	/* under way */
 	uint64_t run_at_ns;	/* the next planned run; UINT64_MAX: none */
 	uint64_t next_tick_ns;
+	bool taken; /* room was taken away and is not made up for yet */
+	bool donor_down[SIM_DONORS];
 	uint64_t short_ns; /* when promised room was last short */
 	uint8_t *disk;
 	char arena[128];
@@ -228,6 +230,7 @@ struct sim {
 	uint64_t next_key;
 	uint64_t next_check_ns, next_heal_ns, next_deep_ns;
 	bool tame;	     /* donors are destroyed one at a time */
+	bool hammer;	     /* far more is put than there is room for */
 	bool ample;	     /* the donors have room for every copy */
 	uint64_t hash;	     /* of everything that happened, to compare replays */
 	bool quiet;	     /* no fault any more */

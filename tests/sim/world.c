@@ -21,11 +21,14 @@ static void choose(struct sim *sim)
 	struct rng *g = &sim->rng;
 	unsigned regions = rng_below(g, 5) ? SIM_REGIONS : 4;
 
+	sim->hammer = !rng_below(g, 3);
+	if (sim->hammer)
+		regions = 4;
 	sim->cfg.backends = SIM_BACKENDS;
 	sim->cfg.lanes = (unsigned)rng_range(g, 1, SIM_LANES);
 	sim->cfg.donors = (unsigned)rng_range(g, 3, SIM_DONORS);
 	sim->cfg.duration_ns = rng_range(g, 6, 12) * S;
-	sim->cfg.op_gap_ns = rng_range(g, 800, 4000) * US;
+	sim->cfg.op_gap_ns = rng_range(g, 800, sim->hammer ? 1000 : 4000) * US;
 	sim->cfg.delay_ns = rng_range(g, 20, 300) * US;
 	sim->cfg.ttl_ms = (uint32_t)rng_range(g, 2000, 5000);
 	sim->cfg.grace_ms = (uint32_t)rng_range(g, 200, 1500);
