@@ -15,7 +15,7 @@
 /* Written by the control thread, read in the signal handler of any thread. A row counts while start
  * is set; that is the last thing set and the first one cleared. */
 struct vhost_mapping_guard {
-	_Atomic uintptr_t start;
+	_Atomic(uint8_t *) start;
 	_Atomic uint64_t bytes;
 	_Atomic(struct vhost_mapping *) mapping;
 };
@@ -24,20 +24,20 @@ static struct vhost_mapping_guard guards[VHOST_MAX_MAPPINGS];
 static _Atomic unsigned guards_top; /* rows ever used */
 static struct sigaction before;
 
-static bool guard_catch(uintptr_t at)
+static bool guard_catch(const uint8_t *at)
 {
 	unsigned top = atomic_load(&guards_top);
 
 	for (unsigned i = 0; i < top; i++) {
-		uintptr_t start = atomic_load(&guards[i].start);
+		uint8_t *start = atomic_load(&guards[i].start);
 		uint64_t bytes = atomic_load(&guards[i].bytes);
 
 		/* The second look: the row was not given to another mapping between the two. */
 		if (!start || start != atomic_load(&guards[i].start) || at < start ||
-			at - start >= bytes)
+			(uint64_t)(at - start) >= bytes)
 			continue;
 		/* Whoever faults here has the mapping in use, so the row does not change. */
-		if (mmap((void *)start, bytes, PROT_READ | PROT_WRITE,
+		if (mmap(start, bytes, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
 			    0) == MAP_FAILED)
 			return false;
@@ -50,7 +50,7 @@ static bool guard_catch(uintptr_t at)
 static void on_sigbus(int signo, siginfo_t *info, void *context)
 {
 	int saved = errno;
-	bool caught = info->si_code > 0 && guard_catch((uintptr_t)info->si_addr);
+	bool caught = info->si_code > 0 && guard_catch(info->si_addr);
 
 	errno = saved;
 	if (caught)
@@ -91,7 +91,7 @@ static int guard_add(struct vhost_mapping *m)
 	m->guard = &guards[i];
 	atomic_store(&m->guard->bytes, m->map_bytes);
 	atomic_store(&m->guard->mapping, m);
-	atomic_store(&m->guard->start, (uintptr_t)m->map_base);
+	atomic_store(&m->guard->start, m->map_base);
 	if (i == top)
 		atomic_store(&guards_top, top + 1);
 	return 0;
@@ -156,7 +156,7 @@ void vhost_mapping_put(struct vhost_mapping *m)
 {
 	if (!m || --m->users)
 		return;
-	atomic_store(&m->guard->start, 0);
+	atomic_store(&m->guard->start, NULL);
 	munmap(m->map_base, m->map_bytes);
 	free(m);
 }

@@ -34,7 +34,8 @@ struct vhost_server_config {
 
 /*
  * vhost_lane_attach(q), _update(q), _detach(q) on the lane's thread; then call->done(status), for
- * detach when the queue was given back. A lane gets them in the order given. Control thread.
+ * detach when the queue was given back, which must not fail. A lane gets them in the order given.
+ * Control thread.
  */
 struct vhost_server_ops {
 	void (*lane_attach)(

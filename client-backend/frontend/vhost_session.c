@@ -147,6 +147,7 @@ static void ring_stopped(struct backend_call *call, int status, uint64_t value)
 		(struct vhost_session_ring *)((char *)call -
 					      offsetof(struct vhost_session_ring, call));
 
+	assert(status == 0); /* otherwise the ring would still be the lane's */
 	ring_fault_note(r->session, r);
 	r->base = vhost_queue_base(r->queue);
 	r->session->requests += vhost_queue_requests(r->queue);
