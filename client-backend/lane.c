@@ -141,7 +141,8 @@ int lane_open(const struct lane_config *cfg, struct ring *replies, struct lane *
 	if (!r)
 		r = vhost_lane_new(cfg->lane, &lane_vhost_ops, l, &l->guests);
 	if (!r)
-		r = disk_lane_new(cfg->lane, cfg->lanes, l->engine, &l->env, &l->disks);
+		r = disk_lane_new(
+			cfg->lane, cfg->lanes, l->engine, &l->env, cfg->bounce_path, &l->disks);
 	if (r < 0) {
 		snprintf(err, err_bytes, "cannot make a lane: %s", strerror(-r));
 		goto err_out;

@@ -15,6 +15,7 @@ struct lane_config {
 	int cpu; /* -1: not pinned */
 	uint64_t idle_poll_ns;
 	const char *arena_path;
+	const char *bounce_path; /* of disk_lane_new() */
 	struct engine_config engine;
 	const char *disk_path; /* NULL: no disk tier */
 	bool disk_direct;

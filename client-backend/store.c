@@ -109,13 +109,14 @@ static int arenas_look(struct daemon *d)
 
 static int lane_config_open(struct daemon *d, unsigned i)
 {
-	char path[512], err[512] = "";
+	char path[512], bounce[512], err[512] = "";
 	const struct fallowd_config *c = &d->cfg;
 	struct lane_config lc = {.lane = i,
 		.lanes = c->lanes.count,
 		.cpu = c->lanes.cpu_count ? (int)c->lanes.cpus[i % c->lanes.cpu_count] : -1,
 		.idle_poll_ns = c->lanes.idle_poll_ns,
 		.arena_path = path,
+		.bounce_path = bounce,
 		.engine = d->engine,
 		.disk_path = c->disk.path[0] ? c->disk.path : NULL,
 		.disk_direct = c->disk.direct,
@@ -131,6 +132,7 @@ static int lane_config_open(struct daemon *d, unsigned i)
 
 	lc.engine.lane = i;
 	snprintf(path, sizeof(path), "%s/lane-%u.arena", c->runtime_dir, i);
+	snprintf(bounce, sizeof(bounce), "%s/lane-%u.bounce", c->runtime_dir, i);
 	int r = lane_open(&lc, &d->replies, &d->lane[i], err, sizeof(err));
 	if (r == -EINVAL)
 		log_error("store",

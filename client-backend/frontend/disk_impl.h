@@ -3,6 +3,8 @@
 #ifndef FALLOW_DISK_IMPL_H
 #define FALLOW_DISK_IMPL_H
 
+#include <assert.h>
+
 #include "client-backend/frontend/disk_swap.h"
 #include "lib/core/ring.h"
 
@@ -21,14 +23,27 @@ struct disk_part {
 	struct disk_part *next; /* of the run queue or the unused */
 };
 
-enum disk_step { DISK_STEP_START, DISK_STEP_GET, DISK_STEP_MERGE, DISK_STEP_PUT };
+enum disk_step { DISK_STEP_START, DISK_STEP_GET, DISK_STEP_PUT };
+
+/*
+ * What the bounce page of the same number holds while it is being put: the page has no other place
+ * then. It is in the file of the bounce pages, so that whoever comes after a kill finds it and puts
+ * it again. 0: nothing.
+ */
+struct disk_note {
+	uint64_t page; /* pool << 32 | page; a pool is never 0 */
+	uint64_t reserved;
+};
+#define DISK_NOTES_BYTES (DISK_LANE_PAGES * sizeof(struct disk_note))
+static_assert(DISK_NOTES_BYTES % ENGINE_PAGE_BYTES == 0, "bounce pages begin at a page");
+#define DISK_BOUNCE_BYTES (DISK_NOTES_BYTES + (size_t)DISK_LANE_PAGES * ENGINE_PAGE_BYTES)
 
 /* A page under way, with its bounce page. */
 struct disk_slot {
 	struct engine_req req;
 	struct disk_lane *lane;
-	struct disk_part *part;
-	uint32_t page;
+	struct disk_part *part; /* NULL: a page that a kill left here */
+	uint32_t pool, page;
 	uint16_t from, len; /* bytes of the page that are meant */
 	enum disk_step step;
 	struct blk_cursor cursor; /* the page's place in the request's data */
@@ -36,6 +51,7 @@ struct disk_slot {
 		*next; /* of the unused, of its hash bucket, or waiting for the same page */
 	struct disk_slot *waiting; /* first of those who wait for this one's page */
 	uint8_t *bounce;	   /* ENGINE_PAGE_BYTES */
+	struct disk_note *note;
 };
 
 struct disk_part_msg {
@@ -70,12 +86,20 @@ struct disk_lane {
 	struct disk_slot *hash[DISK_HASH];
 	struct disk_part *part;
 	struct disk_slot slot[DISK_LANE_PAGES];
-	uint8_t *bounce;
+	struct disk_slot *left; /* pages that a kill left here and that could not be put yet */
+	uint64_t left_retry_ns;
+	uint8_t scratch[ENGINE_PAGE_BYTES];
+	void *bounce; /* DISK_BOUNCE_BYTES: notes, then pages */
 };
 
+/* disk_swap.c: a file that lives as long as the arenas, mapped whole; made when missing, NULL:
+ * anonymous memory. -EINVAL: it is of another length. */
+int disk_file_map(const char *path, size_t bytes, void **out);
 /* disk_page.c: starts the next pages of a part, at most `budget`; returns how many. *room false: it
  * stopped for want of a bounce page. */
 unsigned disk_part_run(struct disk_lane *l, struct disk_part *p, unsigned budget, bool *room);
+/* disk_page.c: puts what a kill left in bounce pages, as far as there is room. */
+void disk_left_run(struct disk_lane *l);
 /* disk_lane.c: a page ended, or the hold of disk_part_run(). */
 void disk_part_release(struct disk_lane *l, struct disk_part *p);
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "client-backend/frontend/disk_impl.h"
@@ -56,8 +57,24 @@ static int rings_init(struct disk_lane *l)
 	return r;
 }
 
+static void slot_init(struct disk_lane *l, unsigned i)
+{
+	struct disk_slot *s = &l->slot[i], **list = &l->slot_unused;
+
+	s->lane = l;
+	s->note = (struct disk_note *)l->bounce + i;
+	s->bounce = (uint8_t *)l->bounce + DISK_NOTES_BYTES + (size_t)i * ENGINE_PAGE_BYTES;
+	if (s->note->page >> 32) {
+		s->pool = (uint32_t)(s->note->page >> 32);
+		s->page = (uint32_t)s->note->page;
+		list = &l->left;
+	}
+	s->next = *list;
+	*list = s;
+}
+
 int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const struct env *env,
-	struct disk_lane **out)
+	const char *bounce_path, struct disk_lane **out)
 {
 	if (lanes < 1 || lanes > BLK_MAX_LANES || lane >= lanes)
 		return -EINVAL;
@@ -73,24 +90,19 @@ int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const st
 	l->pending_end = &l->pending;
 	l->run_end = &l->run;
 	l->part = calloc(parts, sizeof(*l->part));
-	l->bounce = aligned_alloc(ENGINE_PAGE_BYTES, (size_t)DISK_LANE_PAGES * ENGINE_PAGE_BYTES);
-	int r = l->part && l->bounce ? rings_init(l) : -ENOMEM;
+	int r = l->part ? rings_init(l) : -ENOMEM;
+	if (!r)
+		r = disk_file_map(bounce_path, DISK_BOUNCE_BYTES, &l->bounce);
 	if (r < 0) {
 		disk_lane_delete(l);
 		return r;
 	}
-	/* Touched here, so that the lane causes no page fault. */
-	memset(l->bounce, 0, (size_t)DISK_LANE_PAGES * ENGINE_PAGE_BYTES);
 	for (uint32_t i = 0; i < parts; i++) {
 		l->part[i].next = l->part_unused;
 		l->part_unused = &l->part[i];
 	}
-	for (unsigned i = 0; i < DISK_LANE_PAGES; i++) {
-		l->slot[i].lane = l;
-		l->slot[i].bounce = l->bounce + (size_t)i * ENGINE_PAGE_BYTES;
-		l->slot[i].next = l->slot_unused;
-		l->slot_unused = &l->slot[i];
-	}
+	for (unsigned i = 0; i < DISK_LANE_PAGES; i++)
+		slot_init(l, i);
 	for (unsigned i = 0; i < lanes; i++)
 		l->credit[i] = DISK_LANE_CREDITS;
 	l->peer[lane] = l;
@@ -112,7 +124,8 @@ void disk_lane_delete(struct disk_lane *l)
 	if (l->epoll_fd >= 0)
 		close(l->epoll_fd);
 	free(l->part);
-	free(l->bounce);
+	if (l->bounce)
+		munmap(l->bounce, DISK_BOUNCE_BYTES);
 	free(l);
 }
 
@@ -341,6 +354,8 @@ unsigned disk_lane_poll(struct disk_lane *l)
 		pending_run(l);
 		done++;
 	}
+	if (l->left)
+		disk_left_run(l);
 	done += parts_run(l);
 	if (done)
 		engine_kick(l->engine);

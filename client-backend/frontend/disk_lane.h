@@ -39,11 +39,17 @@ struct disk_lane_stats {
 	stat_t parts_waited;		/* found no credit at first */
 	stat_t pages_waited;		/* for another request of the same page */
 	stat_t pages_busy;		/* gauge: bounce pages in use */
+	stat_t pages_left;		/* that a kill left in bounce pages, and were put again */
 };
 
-/* Control thread. The engine outlives it. -EINVAL, -ENOMEM, -EMFILE. */
+/*
+ * Control thread. The engine outlives it. bounce_path: the file of the bounce pages, beside the
+ * arena and made when missing: a page that is being put when the process is killed is there; NULL:
+ * anonymous memory. -EINVAL, also when the file is of another length; -ENOMEM; -EMFILE; errno of
+ * the file.
+ */
 int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const struct env *env,
-	struct disk_lane **out);
+	const char *bounce_path, struct disk_lane **out);
 /* Control thread, once all lanes' are there and before any runs: peer[lanes], copied. */
 void disk_lane_peers_set(struct disk_lane *l, struct disk_lane *const peer[]);
 /* No disk has anything under way. */

@@ -1,30 +1,32 @@
 /* Pages of a swap disk in one lane: get, put, flush and the merging of parts, one after the other.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "client-backend/frontend/disk_impl.h"
 
-static struct disk_slot **bucket_of(
-	struct disk_lane *l, const struct disk_swap *disk, uint32_t page)
+#define LEFT_RETRY_NS 1000000000ull
+
+static struct disk_slot **bucket_of(struct disk_lane *l, uint32_t pool, uint32_t page)
 {
-	uint64_t h = ((uint64_t)disk_swap_pool(disk) << 32 | page) * 0x9e3779b97f4a7c15ull;
+	uint64_t h = ((uint64_t)pool << 32 | page) * 0x9e3779b97f4a7c15ull;
 
 	return &l->hash[h >> 32 & (DISK_HASH - 1)];
 }
 
-static struct disk_slot *page_busy(struct disk_lane *l, const struct disk_swap *disk, uint32_t page)
+static struct disk_slot *page_busy(struct disk_lane *l, uint32_t pool, uint32_t page)
 {
-	struct disk_slot *s = *bucket_of(l, disk, page);
+	struct disk_slot *s = *bucket_of(l, pool, page);
 
-	while (s && (s->page != page || s->part->disk != disk))
+	while (s && (s->page != page || s->pool != pool))
 		s = s->next;
 	return s;
 }
 
 static void hash_put(struct disk_lane *l, struct disk_slot *s)
 {
-	struct disk_slot **b = bucket_of(l, s->part->disk, s->page);
+	struct disk_slot **b = bucket_of(l, s->pool, s->page);
 
 	s->next = *b;
 	*b = s;
@@ -32,7 +34,7 @@ static void hash_put(struct disk_lane *l, struct disk_slot *s)
 
 static void hash_take(struct disk_lane *l, struct disk_slot *s)
 {
-	struct disk_slot **at = bucket_of(l, s->part->disk, s->page);
+	struct disk_slot **at = bucket_of(l, s->pool, s->page);
 
 	while (*at != s)
 		at = &(*at)->next;
@@ -44,6 +46,35 @@ static struct disk_swap_stats *stats_of(struct disk_lane *l, const struct disk_p
 	return disk_swap_lane_stats(p->disk, l->lane);
 }
 
+/* ---- pages that a kill left in bounce pages ---- */
+
+static struct disk_slot **left_find(struct disk_lane *l, uint32_t pool, uint32_t page)
+{
+	struct disk_slot **at = &l->left;
+
+	while (*at && ((*at)->pool != pool || (*at)->page != page))
+		at = &(*at)->next;
+	return at;
+}
+
+static void slot_free(struct disk_lane *l, struct disk_slot *s)
+{
+	s->note->page = 0;
+	s->next = l->slot_unused;
+	l->slot_unused = s;
+}
+
+/* The page was put or flushed: what was left of it is of the past. */
+static void left_drop(struct disk_lane *l, uint32_t pool, uint32_t page)
+{
+	struct disk_slot **at = left_find(l, pool, page), *s = *at;
+
+	if (!s)
+		return;
+	*at = s->next;
+	slot_free(l, s);
+}
+
 /* ---- one page, step by step; a status of -EINPROGRESS means that done() will call ---- */
 
 static int page_flush(struct disk_lane *l, struct disk_swap *disk, uint32_t page)
@@ -53,30 +84,28 @@ static int page_flush(struct disk_lane *l, struct disk_swap *disk, uint32_t page
 
 	stat_add(&disk_swap_lane_stats(disk, l->lane)->flushes, 1);
 	disk_swap_lost_set(disk, l->lane, page, false);
+	left_drop(l, k.pool, page);
 	return r == -ENOENT ? 0 : r;
 }
 
-/* The put of the bounce page. What it held is gone when it fails, and while it waits: so until it
- * has ended well the page counts as lost, also for whoever comes after a kill. */
+/* The put of the bounce page. While it waits the engine has neither the old page nor the new one.
+ */
 static int page_put(struct disk_lane *l, struct disk_slot *s)
 {
-	struct disk_swap *disk = s->part->disk;
-	struct engine_key k = disk_swap_key(disk_swap_pool(disk), s->page);
+	struct engine_key k = disk_swap_key(s->pool, s->page);
 
-	/* The rest of a merged page cannot be sent again by the guest. */
-	if (s->step == DISK_STEP_MERGE)
-		disk_swap_lost_set(disk, l->lane, s->page, true);
+	/* The page first, then the note that it is there, then what may take the old one away: a
+	 * kill comes between two instructions, and keeps what was stored before it. */
+	atomic_signal_fence(memory_order_seq_cst);
+	s->note->page = (uint64_t)s->pool << 32 | s->page;
+	atomic_signal_fence(memory_order_seq_cst);
 	s->step = DISK_STEP_PUT;
-	stat_add(&stats_of(l, s->part)->puts, 1);
-	int r = engine_put(l->engine, &k, s->bounce, &s->req);
-	if (r)
-		disk_swap_lost_set(disk, l->lane, s->page, true);
-	return r;
+	return engine_put(l->engine, &k, s->bounce, &s->req);
 }
 
 static int page_get(struct disk_lane *l, struct disk_slot *s)
 {
-	struct engine_key k = disk_swap_key(disk_swap_pool(s->part->disk), s->page);
+	struct engine_key k = disk_swap_key(s->pool, s->page);
 
 	s->req.tier = ENGINE_TIER_LOCAL;
 	return engine_get(l->engine, &k, s->bounce, &s->req);
@@ -88,6 +117,11 @@ static int page_got(struct disk_lane *l, struct disk_slot *s, int status)
 	static const enum blk_tier tiers[] = {BLK_TIER_LOCAL, BLK_TIER_REMOTE, BLK_TIER_DISK};
 	enum blk_tier tier = status ? BLK_TIER_NONE : tiers[s->req.tier];
 
+	if (status == -ENOENT && *left_find(l, s->pool, s->page)) {
+		memcpy(s->bounce, (*left_find(l, s->pool, s->page))->bounce, ENGINE_PAGE_BYTES);
+		tier = BLK_TIER_LOCAL;
+		status = 0;
+	}
 	if (status == -ENOENT && disk_swap_is_lost(s->part->disk, s->page))
 		status = -EIO;
 	if (status == -ENOENT) {
@@ -104,13 +138,13 @@ static int page_got(struct disk_lane *l, struct disk_slot *s, int status)
 		return 0;
 	}
 	stat_add(&stats_of(l, s->part)->merged, 1);
-	s->step = DISK_STEP_MERGE;
 	if (s->part->g->op == BLK_WRITE)
 		blk_data_get(s->part->g, &s->cursor, s->bounce + s->from, s->len);
 	else if (tier == BLK_TIER_NONE)
 		return 0; /* it is zero already */
 	else
 		memset(s->bounce + s->from, 0, s->len);
+	stat_add(&stats_of(l, s->part)->puts, 1);
 	return page_put(l, s);
 }
 
@@ -123,6 +157,7 @@ static int page_start(struct disk_lane *l, struct disk_slot *s)
 		return page_flush(l, s->part->disk, s->page);
 	if (g->op == BLK_WRITE && whole) {
 		blk_data_get(g, &s->cursor, s->bounce, ENGINE_PAGE_BYTES);
+		stat_add(&stats_of(l, s->part)->puts, 1);
 		return page_put(l, s);
 	}
 	s->step = DISK_STEP_GET;
@@ -139,18 +174,32 @@ static void failure_count(struct disk_swap_stats *st, int status)
 		1);
 }
 
+/* What a page's end means for the pages that are lost, and for those that a kill left. */
+static void page_account(struct disk_lane *l, struct disk_slot *s, int status)
+{
+	struct disk_part *p = s->part;
+
+	if (status)
+		failure_count(stats_of(l, p), status);
+	if (s->step == DISK_STEP_PUT) {
+		/* A refused put has taken away what was there before. */
+		disk_swap_lost_set(p->disk, l->lane, s->page, status != 0);
+		left_drop(l, s->pool, s->page);
+	}
+	if (status && !p->status)
+		p->status = status;
+}
+
 /* Ends a page and gives its place to the next one that waits for it; NULL: nobody does. */
 static struct disk_slot *page_end(struct disk_lane *l, struct disk_slot *s, int status)
 {
 	struct disk_part *p = s->part;
 	struct disk_slot *next = s->waiting;
 
-	if (status)
-		failure_count(stats_of(l, p), status);
-	else if (s->step == DISK_STEP_PUT)
-		disk_swap_lost_set(p->disk, l->lane, s->page, false);
-	if (status && !p->status)
-		p->status = status;
+	if (p)
+		page_account(l, s, status);
+	else
+		stat_add(&l->stats.pages_left, !status);
 	hash_take(l, s);
 	if (next) {
 		struct disk_slot *rest = next->next;
@@ -158,10 +207,16 @@ static struct disk_slot *page_end(struct disk_lane *l, struct disk_slot *s, int 
 		hash_put(l, next);
 		next->waiting = rest;
 	}
-	s->next = l->slot_unused;
-	l->slot_unused = s;
+	/* -ENOENT: its pool is gone. */
+	if (p || !status || status == -ENOENT) {
+		slot_free(l, s);
+	} else {
+		s->next = l->left;
+		l->left = s;
+	}
 	stat_sub(&l->stats.pages_busy, 1);
-	disk_part_release(l, p);
+	if (p)
+		disk_part_release(l, p);
 	return next;
 }
 
@@ -186,6 +241,49 @@ static void on_done(struct engine_req *req, int status)
 		status = page_got(l, s, status);
 	if (status != -EINPROGRESS)
 		page_drive(l, page_end(l, s, status));
+}
+
+/* True: the engine has the page, the old one or the new one; either may follow from a write that
+ * nobody was told of. */
+static bool page_stored(struct disk_lane *l, struct disk_slot *s)
+{
+	struct engine_key k = disk_swap_key(s->pool, s->page);
+	int r = engine_get(l->engine, &k, l->scratch, &s->req);
+
+	if (r == -EINPROGRESS)
+		engine_cancel(l->engine, &s->req);
+	return r != -ENOENT;
+}
+
+void disk_left_run(struct disk_lane *l)
+{
+	uint64_t now = env_now_ns(l->env);
+	struct disk_slot *s = l->left, *next;
+
+	if (now < l->left_retry_ns)
+		return;
+	l->left_retry_ns = now + LEFT_RETRY_NS;
+	l->left = NULL;
+	for (; s; s = next) {
+		next = s->next;
+		if (page_stored(l, s)) {
+			slot_free(l, s);
+			continue;
+		}
+		if (page_busy(l, s->pool, s->page)) {
+			s->next = l->left;
+			l->left = s;
+			continue;
+		}
+		s->part = NULL;
+		s->waiting = NULL;
+		s->req.done = on_done;
+		stat_add(&l->stats.pages_busy, 1);
+		hash_put(l, s);
+		int r = page_put(l, s);
+		if (r != -EINPROGRESS)
+			page_drive(l, page_end(l, s, r));
+	}
 }
 
 /* ---- the pages of a part ---- */
@@ -216,6 +314,7 @@ static void page_submit(struct disk_lane *l, struct disk_part *p, struct disk_sl
 	stat_add(&l->stats.pages_busy, 1);
 	s->req.done = on_done;
 	s->part = p;
+	s->pool = disk_swap_pool(p->disk);
 	s->page = (uint32_t)p->page;
 	s->from = (uint16_t)(start - base);
 	s->len = (uint16_t)(end - start);
@@ -243,11 +342,12 @@ unsigned disk_part_run(struct disk_lane *l, struct disk_part *p, unsigned budget
 {
 	struct blk_range *g = p->g;
 	uint64_t stop = g->offset + g->bytes;
+	uint32_t pool = disk_swap_pool(p->disk);
 	unsigned done = 0;
 
 	for (page_find(l, p); p->page < p->end && done < budget; page_find(l, p), done++) {
 		uint64_t start = p->page * ENGINE_PAGE_BYTES, end = start + ENGINE_PAGE_BYTES;
-		struct disk_slot *busy = page_busy(l, p->disk, (uint32_t)p->page);
+		struct disk_slot *busy = page_busy(l, pool, (uint32_t)p->page);
 
 		start = start < g->offset ? g->offset : start;
 		end = end > stop ? stop : end;

@@ -1,5 +1,5 @@
 /* A swap disk: a disk whose blocks are the pages of a private persistent pool. */
-#include "client-backend/frontend/disk_swap.h"
+#include "client-backend/frontend/disk_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,33 +24,33 @@ struct disk_swap {
 
 #define MAP_ALIGN ((uint64_t)65536)
 
-static int lost_map(struct disk_swap *d)
+int disk_file_map(const char *path, size_t bytes, void **out)
 {
-	int flags = MAP_PRIVATE | MAP_ANONYMOUS, fd = -1;
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS, fd = -1, r = 0;
 	struct stat st;
 
-	if (d->cfg.lost_path) {
-		fd = open(d->cfg.lost_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (path) {
+		fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 		if (fd < 0)
 			return -errno;
-		int r = fstat(fd, &st) < 0 ? -errno : 0;
-		if (!r && st.st_size && (size_t)st.st_size != d->lost_bytes)
+		r = fstat(fd, &st) < 0 ? -errno : 0;
+		if (!r && st.st_size && (size_t)st.st_size != bytes)
 			r = -EINVAL;
-		/* All of it is taken now: a bit that finds no memory later would end the daemon. */
+		/* All of it is taken now: a store that finds no memory later would end the daemon.
+		 */
 		if (!r)
-			r = -posix_fallocate(fd, 0, (off_t)d->lost_bytes);
-		if (r) {
-			close(fd);
-			return r;
-		}
+			r = -posix_fallocate(fd, 0, (off_t)bytes);
 		flags = MAP_SHARED;
 	}
-	d->lost = mmap(NULL, d->lost_bytes, PROT_READ | PROT_WRITE, flags | MAP_POPULATE, fd, 0);
-	int r = d->lost == MAP_FAILED ? -errno : 0;
+	if (!r) {
+		void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags | MAP_POPULATE, fd, 0);
+		if (at == MAP_FAILED)
+			r = -errno;
+		else
+			*out = at;
+	}
 	if (fd >= 0)
 		close(fd);
-	if (r)
-		d->lost = NULL;
 	return r;
 }
 
@@ -66,12 +66,14 @@ int disk_swap_new(const struct disk_swap_config *cfg, struct disk_swap **out)
 	d->cfg = *cfg;
 	memcpy(d->lane, cfg->lane, cfg->lanes * sizeof(d->lane[0]));
 	d->lost_bytes = (size_t)((cfg->pages / 8 + MAP_ALIGN) & ~(MAP_ALIGN - 1));
-	int r = lost_map(d);
+	void *map;
+	int r = disk_file_map(cfg->lost_path, d->lost_bytes, &map);
 	if (r < 0) {
 		free(d);
 		return r;
 	}
 	d->cfg.lost_path = NULL;
+	d->lost = map;
 	for (size_t i = 0; i < d->lost_bytes / 8; i++)
 		d->lost_at_start += (uint64_t)__builtin_popcountll(d->lost[i]);
 	*out = d;

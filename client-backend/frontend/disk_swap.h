@@ -12,9 +12,9 @@
  * zeros. Every request of a page waits for those before it of the same page, so that a part of a
  * page can be written by reading the whole, and nobody sees a page whose put has not ended.
  *
- * A put that is refused, or that the daemon's end cut off while it waited, has taken away what was
- * there before: such pages are marked as lost in a map beside the arenas and fail their reads
- * until they are written again, for they must not read as zeros.
+ * A put that is refused has taken away what was there before: such pages are marked as lost in a
+ * map beside the arenas and fail their reads until they are written again, for they must not read
+ * as zeros. One that a kill cuts off is still in its bounce page (disk_lane_new()).
  */
 struct disk_swap_config {
 	uint32_t pool;

@@ -10,7 +10,8 @@ has() { # TEXT: in what the last command said
 
 donor_start 1
 donor_start 2
-backend_config 'disks:' '  - {name: fixed, size: 4MiB, queues: 2}'
+backend_config 'disks:' '  - {name: fixed, size: 4MiB, queues: 2}' \
+	'remote: {max_lease: 4GiB, heartbeat: 200ms, suspect: 1s, dead: 3s, reconnect_max: 500ms}'
 backend_start
 wait_for "both donors are up" donors_up 2
 wait_for "the configured disk is served" disks_is '.disks[] | select(.name == "fixed") | .state == "serving"'

@@ -37,13 +37,22 @@ static void lane_config(struct engine_config *cfg)
 		change_now(cfg);
 }
 
+static void bounce_path(unsigned lane, char path[96])
+{
+	snprintf(path, 96, "/dev/shm/fallow-disk-test-%d-%u", (int)getpid(), lane);
+}
+
 static void disk_open(struct rig *g)
 {
 	static const struct env *env = &env_system;
 
-	for (unsigned i = 0; i < g->lanes; i++)
-		if (disk_lane_new(i, g->lanes, g->world[i]->e, env, &g->lane[i]) < 0)
+	for (unsigned i = 0; i < g->lanes; i++) {
+		char path[96];
+
+		bounce_path(i, path);
+		if (disk_lane_new(i, g->lanes, g->world[i]->e, env, path, &g->lane[i]) < 0)
 			abort();
+	}
 	for (unsigned i = 0; i < g->lanes; i++)
 		disk_lane_peers_set(g->lane[i], g->lane);
 	struct disk_swap_config sc = {.pool = RIG_POOL,
@@ -68,6 +77,16 @@ static void disk_close(struct rig *g)
 		disk_lane_delete(g->lane[i]);
 }
 
+static void bounces_remove(const struct rig *g)
+{
+	char path[96];
+
+	for (unsigned i = 0; i < g->lanes; i++) {
+		bounce_path(i, path);
+		unlink(path);
+	}
+}
+
 struct rig *rig_new(unsigned lanes, uint64_t pages, void (*change)(struct engine_config *cfg))
 {
 	struct rig *g = calloc(1, sizeof(*g));
@@ -76,6 +95,7 @@ struct rig *rig_new(unsigned lanes, uint64_t pages, void (*change)(struct engine
 	g->pages = pages;
 	snprintf(g->lost_path, sizeof(g->lost_path), "/dev/shm/fallow-disk-test-%d", (int)getpid());
 	unlink(g->lost_path);
+	bounces_remove(g);
 	change_now = change;
 	lanes_now = lanes;
 	for (lane_now = 0; lane_now < lanes; lane_now++) {
@@ -92,6 +112,7 @@ void rig_delete(struct rig *g)
 	disk_close(g);
 	for (unsigned i = 0; i < g->lanes; i++)
 		world_delete(g->world[i]);
+	bounces_remove(g);
 	unlink(g->lost_path);
 	free(g);
 }
