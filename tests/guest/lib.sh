@@ -101,8 +101,9 @@ in_guest() { guest exec "$@" || fail "in the guest: exit code $?: $*"; }
 
 guest_is() { guest exec "$@" >/dev/null; }
 
-swap_on() { # DEVICE
-	in_guest "mkswap $1 >/dev/null && swapon -d $1" >/dev/null
+# Busybox's plain -d asks for both and gets "once": the kernel wants to be told of one kind.
+swap_on() { # DEVICE [pages|once]: discards freed pages as it goes, or everything at the beginning
+	in_guest "mkswap $1 >/dev/null && swapon -d${2:-pages} $1" >/dev/null
 }
 
 # Background walk: goes on until walk_end.
