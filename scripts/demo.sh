@@ -163,8 +163,6 @@ remote:
 donors:
   - { name: donor1, host: 127.0.0.1, port: ${ports[1]} }
   - { name: donor2, host: 127.0.0.1, port: ${ports[2]} }
-disks:
-  - { name: guest, kind: swap, size: ${guest_swap_mib}MiB, socket: $dir/guest.sock, queues: 1 }
 http:
   socket: $dir/http.sock
 EOF

@@ -26,7 +26,7 @@ demo_guest_stop() {
 demo_guest_walk() { # WHICH DISK
 	local which=$1 seed=$RANDOM
 	demo_guest "$which" up --mib $guest_mib --disk "$2" --program "$bin/swapwalk"
-	demo_guest "$which" exec 'mkswap /dev/vda >/dev/null && swapon -d /dev/vda'
+	demo_guest "$which" exec 'mkswap /dev/vda >/dev/null && swapon -dpages /dev/vda'
 	demo_guest "$which" exec "swapwalk --mib $guest_set_mib --seed $seed --steps $guest_steps" >"$dir/walk-$which" || {
 		cat "$dir/walk-$which" >&2
 		die "demo: the walk in the guest failed"
@@ -61,7 +61,7 @@ demo_guest_check() {
 
 demo_guest_run() {
 	echo "A guest of $guest_mib MiB walks a working set of $guest_set_mib MiB ($(cat build/kernel/accel)), half of it compressible."
-	wait_for "the guest's disk" test -S "$dir/guest.sock"
+	"$bin/fallow" --http "$dir/http.sock" disk add guest "${guest_swap_mib}MiB" --socket "$dir/guest.sock" --queues 1
 	demo_guest_walk fallow "vhost:$dir/guest.sock,queues=1"
 	[ "$keep" = 1 ] || demo_guest fallow down
 	truncate -s "${guest_swap_mib}M" "$arenas/guest.img"
@@ -72,4 +72,6 @@ demo_guest_run() {
 	echo
 	echo "Swap on Fallow, and on a disk image of $guest_image_iops requests/s and $guest_image_mib_per_s MiB/s at most (QEMU's throttle):"
 	demo_guest_figures
+	echo
+	"$bin/fallow" --http "$dir/http.sock" disk ls
 }

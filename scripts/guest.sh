@@ -80,7 +80,7 @@ make_initrd() { # FILE PROGRAM...
 	shift
 	extra=$(mktemp -d)
 	mkdir "$extra/bin"
-	install -m 755 deploy/guest/init.sh "$extra/init"
+	install -m 755 tests/guest/init.sh "$extra/init"
 	[ $# -eq 0 ] || install -m 755 -s "$@" "$extra/bin/"
 	{
 		cat "$CACHE/initrd"
@@ -165,6 +165,7 @@ need_guest() {
 
 guest_check() {
 	scripts/deps.sh build guest
+	command -v "$QEMU" >/dev/null || die "guest: there is no $QEMU"
 	prepare
 	if [ -z "${FALLOW_GUEST_ACCEL:-}" ] && [ ! -f "$KERNEL_CACHE/accel" ]; then
 		make_initrd "$KERNEL_CACHE/probe.initrd"

@@ -67,9 +67,10 @@ disks_start() {
 		total=$((total + mib))
 	done
 	[ "$BACKEND" = fallowd ] || return 0
+	# Two copies of all of it, incompressible and with dead bytes between: room is promised, so it must be there.
+	DONOR_SETTINGS=("memory: {min: $((total * 4))MiB, max: $((total * 4))MiB, floor: 1%}" 'region: {size: 64MiB}')
 	for n in $(seq "$donors"); do
-		# Two copies of all of it, incompressible and with dead bytes between: room is promised, so it must be there.
-		donor_start "$n" "memory: {min: $((total * 4))MiB, max: $((total * 4))MiB, floor: 1%}" 'region: {size: 16MiB}'
+		donor_start "$n" "${DONOR_SETTINGS[@]}"
 	done
 	backend_config "$list" "store: {size: 64MiB, max_pages: $((total * 256 * 2))}" 'pools: {copies: 2}' \
 		"remote: {max_lease: $((total * 8))MiB, heartbeat: 200ms, suspect: 1s, dead: 3s, reconnect_max: 500ms}"
@@ -100,8 +101,9 @@ in_guest() { guest exec "$@" || fail "in the guest: exit code $?: $*"; }
 
 guest_is() { guest exec "$@" >/dev/null; }
 
-swap_on() { # DEVICE
-	in_guest "mkswap $1 >/dev/null && swapon -d $1" >/dev/null
+# Busybox's plain -d asks for both and gets "once": the kernel wants to be told of one kind.
+swap_on() { # DEVICE [pages|once]: discards freed pages as it goes, or everything at the beginning
+	in_guest "mkswap $1 >/dev/null && swapon -d${2:-pages} $1" >/dev/null
 }
 
 # Background walk: goes on until walk_end.
