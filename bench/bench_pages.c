@@ -22,6 +22,7 @@ struct bench {
 	const char *socket, *http, *pool_name;
 	uint64_t first, pages, count, seed, random;
 	unsigned seconds, depth, compressible, copies, mark_percent;
+	uint32_t poll_us;
 	bool put;
 	struct fallow *f;
 	struct fallow_pool *pool;
@@ -294,6 +295,8 @@ static int bench_open(struct bench *b)
 	int err = fallow_connect(b->socket, &b->f);
 
 	if (!err)
+		err = fallow_poll_set(b->f, b->poll_us);
+	if (!err)
 		err = fallow_pool_open(b->f, &opts, &b->pool);
 	if (!err)
 		err = fallow_queue_new(b->f, b->depth, &b->queue);
@@ -312,6 +315,7 @@ static int usage(void)
 	      "  --depth N                   in flight (1)\n"
 	      "  --compressible PERCENT --copies N --seed N\n"
 	      "  --mark PERCENT              measure only after that share\n"
+	      "  --poll US                   look for an answer this long before sleeping\n"
 	      "watch needs --http and --seconds: a line when segments lack copies, and when none "
 	      "does.\n"
 	      "Prints one JSON line; 1 when a page was wrong, refused or missing.\n",
@@ -325,7 +329,7 @@ static int options_take(struct bench *b, int argc, char **argv)
 		{"pool", 1, 0, 'p'}, {"first", 1, 0, 'f'}, {"pages", 1, 0, 'n'},
 		{"count", 1, 0, 'c'}, {"seconds", 1, 0, 't'}, {"depth", 1, 0, 'd'},
 		{"compressible", 1, 0, 'z'}, {"copies", 1, 0, 'r'}, {"seed", 1, 0, 'e'},
-		{"mark", 1, 0, 'm'}, {0, 0, 0, 0}};
+		{"mark", 1, 0, 'm'}, {"poll", 1, 0, 'o'}, {0, 0, 0, 0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -364,6 +368,9 @@ static int options_take(struct bench *b, int argc, char **argv)
 			break;
 		case 'e':
 			b->seed = n;
+			break;
+		case 'o':
+			b->poll_us = (uint32_t)n;
 			break;
 		case 'm':
 			b->mark_percent = (unsigned)n;
