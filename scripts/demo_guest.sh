@@ -26,7 +26,7 @@ demo_guest_stop() {
 demo_guest_walk() { # WHICH DISK
 	local which=$1 seed=$RANDOM
 	demo_guest "$which" up --mib $guest_mib --disk "$2" --program "$bin/swapwalk"
-	demo_guest "$which" exec 'mkswap /dev/vda >/dev/null && swapon -dpages /dev/vda'
+	demo_guest "$which" exec 'echo 0 >/sys/block/vda/queue/rotational && mkswap /dev/vda >/dev/null && swapon -dpages /dev/vda'
 	demo_guest "$which" exec "swapwalk --mib $guest_set_mib --seed $seed --steps $guest_steps" >"$dir/walk-$which" || {
 		cat "$dir/walk-$which" >&2
 		die "demo: the walk in the guest failed"

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 
 say "seed $SEED"
-disks_start 2 disk:256:2
+disks_start 3 disk:256:2
 guest_start_with --host --mib 512 --cpus 2 disk:2
 say "logical blocks of $(in_guest 'cat /sys/block/vda/queue/logical_block_size') bytes," \
 	"discards of up to $(in_guest 'cat /sys/block/vda/queue/discard_max_bytes') bytes"

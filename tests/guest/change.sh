@@ -5,7 +5,7 @@ memory_kib() { in_guest "sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo
 memory_reaches() { [ "$(memory_kib)" -ge "$1" ]; }
 
 say "seed $SEED"
-disks_start 2 swap:400:2
+disks_start 3 swap:400:2
 guest_start_with --mib 256 --max-mib 1024 --cpus 2 swap:2
 swap_on /dev/vda
 walk_start 448

@@ -101,9 +101,10 @@ in_guest() { guest exec "$@" || fail "in the guest: exit code $?: $*"; }
 
 guest_is() { guest exec "$@" >/dev/null; }
 
-# Busybox's plain -d asks for both and gets "once": the kernel wants to be told of one kind.
+# Busybox's plain -d asks for both and gets "once": the kernel wants to be told of one kind. virtio_blk calls every disk
+# rotational, and the kernel discards freed swap only on those that are not.
 swap_on() { # DEVICE [pages|once]: discards freed pages as it goes, or everything at the beginning
-	in_guest "mkswap $1 >/dev/null && swapon -d${2:-pages} $1" >/dev/null
+	in_guest "echo 0 >/sys/block/${1#/dev/}/queue/rotational && mkswap $1 >/dev/null && swapon -d${2:-pages} $1" >/dev/null
 }
 
 # Background walk: goes on until walk_end.

@@ -6,7 +6,7 @@ used_pages() { curl -s --unix-socket "$T/f.http" http://localhost/v1/disks | jq 
 used_at_most() { [ "$BACKEND" != fallowd ] || [ "$(used_pages)" -le "$1" ]; }
 
 say "seed $SEED"
-disks_start 2 swap:800:2
+disks_start 3 swap:800:2
 guest_start_with --mib 256 --cpus 2 swap:2
 swap_on /dev/vda
 walk_figures 768 "$(in_guest "swapwalk --mib 768 --seed $SEED --steps 20000")"
