@@ -65,8 +65,8 @@ read_server_start() {
 
 read_server_end() { lab exec $TARGET 'pkill -KILL -x bench_read' || true; }
 
-read_loop() { # DEPTH READS
-	lab exec 1 "timeout 120 $BIN/bench_read run $(address $TARGET) 7500 4096 $1 $2" 2>&1
+read_loop() { # DEPTH READS [BYTES]
+	lab exec 1 "timeout 120 $BIN/bench_read run $(address $TARGET) 7500 ${3:-4096} $1 $2" 2>&1
 }
 
 ### Fallow

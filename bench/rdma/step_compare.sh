@@ -20,9 +20,9 @@ fallow_pages put --pool half --pages "$pages" --depth 16 --seed 2 --compressible
 fallow_pages put --pool last --pages 10240 --depth 16 --seed 3 >/dev/null || fail "cannot store"
 wait_for "the spilling ends" json_is status '.segments_underreplicated == 0'
 
-# get NAME POOL SEED COMPRESSIBLE DEPTH COUNT
+# get NAME POOL SEED COMPRESSIBLE DEPTH COUNT [OPTION...]; raw verbs' tools poll, block devices' users sleep
 get() {
-	measure "$1" fallow_pages get --pool "$2" --pages "$pages" --seed "$3" --compressible "$4" --depth "$5" --count "$6"
+	measure "$1" fallow_pages get --pool "$2" --pages "$pages" --seed "$3" --compressible "$4" --depth "$5" --count "${@:6}"
 	tail -n 1 "$SAMPLES" | jq -e '.gets_remote >= 0.99 * .samples and .bad == 0' >/dev/null ||
 		fail "$1: not every get went to the donor: $(tail -n 1 "$SAMPLES")"
 }
@@ -31,9 +31,13 @@ for ROUND in $(seq "$ROUNDS"); do
 	say "-- round $ROUND"
 	measure ib_read_lat perftest latency ib_read_lat 4096 -n "$reads"
 	measure read_loop_1 read_loop 1 "$reads"
-	get get_incompressible_1 inc 1 0 1 "$reads"
+	get get_incompressible_1 inc 1 0 1 "$reads" --poll 5000
+	measure read_loop_record read_loop 1 "$reads" 4152
+	get get_sleeping_1 inc 1 0 1 "$reads"
 	[ "$ROUND" != 1 ] || sample daemon_get "$(json status '.latency.get_remote | @json')"
-	get get_half_1 half 2 50 1 "$reads"
+	measure read_loop_half read_loop 1 "$reads" 2112
+	get get_half_1 half 2 50 1 "$reads" --poll 5000
+	get get_half_sleeping_1 half 2 50 1 "$reads"
 	[ -z "${DEVICE[nvme_rdma]:-}" ] || fio_device nvme_rdma "${DEVICE[nvme_rdma]}"
 	measure put_1 fallow_pages put --pages "$burst" --seed "$((10 + ROUND))"
 	measure put_half_1 fallow_pages put --pages "$burst" --seed "$((10 + ROUND))" --compressible 50
