@@ -120,6 +120,11 @@ static const struct config_field store_fields[] = {
 		95, "Clean segments until live bytes are this share of the bytes held."),
 	CONFIG_VALUE(fallowd_config, "fetches", store.fetches, CONFIG_NUMBER, "256", 2, 4096,
 		"Reads in flight at a time, each lane."),
+	CONFIG_VALUE(fallowd_config, "checksum_percent", store.checksum_percent, CONFIG_NUMBER, "6",
+		0, 100,
+		"For this share of max_pages the checksums of incompressible pages are kept in "
+		"DRAM, 16 bytes each: a get of such a page from a donor is then one packet of 4096 "
+		"bytes."),
 	CONFIG_VALUE(fallowd_config, "moves", store.moves, CONFIG_NUMBER, "8", 2, 64,
 		"Segments on the move at a time, each lane."),
 	CONFIG_END,

@@ -75,6 +75,7 @@ struct fallowd_config {
 		uint32_t spill_percent;
 		uint32_t live_percent;
 		uint32_t fetches; /* each lane */
+		uint32_t checksum_percent;
 		uint32_t moves;	  /* each lane */
 	} store;
 	struct {

@@ -53,6 +53,8 @@ static const struct line engine_lines[] = {
 	COUNTER(engine_stats, flush_pages, "flush_pages", "Pages flushed one by one."),
 	COUNTER(engine_stats, flush_objects, "flush_objects", "Objects flushed."),
 	COUNTER(engine_stats, reads_posted, "reads_posted", "Reads from donors and disk."),
+	COUNTER(engine_stats, reads_bare, "reads_bare",
+		"Reads of an incompressible page alone, its checksum being known."),
 	COUNTER(engine_stats, reads_merged, "reads_merged", "Gets answered by another's read."),
 	COUNTER(engine_stats, reads_hedged, "reads_hedged", "Reads sent to a second holder."),
 	COUNTER(engine_stats, reads_failed, "reads_failed", "Reads that failed."),

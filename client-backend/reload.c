@@ -21,7 +21,8 @@ static void restarts_tell(const struct fallowd_config *old, const struct fallowd
 	if (CHANGED(lanes.count) || CHANGED(lanes.cpu_count) || CHANGED(lanes.cpus))
 		needs_restart("lanes");
 	if (CHANGED(store.size) || CHANGED(store.segment_bytes) || CHANGED(store.max_pages) ||
-		CHANGED(store.max_objects) || CHANGED(store.fetches) || CHANGED(store.moves))
+		CHANGED(store.max_objects) || CHANGED(store.fetches) ||
+		CHANGED(store.checksum_percent) || CHANGED(store.moves))
 		needs_restart("the geometry of the store");
 	if (CHANGED(pools.copies) || CHANGED(pools.codec) || CHANGED(pools.disk))
 		needs_restart("the defaults of pools");

@@ -47,6 +47,7 @@ void store_engine_config(const struct daemon *d, struct engine_config *e)
 		e->local_segments + leased / segment + e->disk_segments + 64, 64, (1u << 26) - 1);
 	e->max_regions = (uint32_t)clamp(leased / REGION_BYTES_LEAST, 64, 65536);
 	e->fetches = c->store.fetches;
+	e->sums = (uint32_t)clamp(pages * c->store.checksum_percent / 100, 0, UINT32_MAX);
 	e->moves = c->store.moves;
 	e->lanes = (uint32_t)lanes;
 	e->huge_pages = c->store.huge_pages;

@@ -38,13 +38,20 @@ used() {
 	say "$(tail -n 1 "$SAMPLES" | jq -r '"\(.name): memory server \(.memserver_percent) %, \(.memserver_wakeups_per_s) wake-ups/s (one that serves nobody \(.twin_percent) %); fallowd \(.fallowd_percent) %; \(.gets_per_s) gets/s, \(.spilled_mib) MiB spilled"')"
 }
 
+leases_granted() {
+	lab exec $TARGET "curl -s --unix-socket /run/donor.http http://f/metrics" | sed -n 's/^fallow_memserver_leases_granted_total \([0-9]*\).*/\1/p'
+}
+
 before=$(account)
 sleep $((seconds / 3))
 used cpu_idle "$before" "$(account)"
 
+# The same pages over and over: a pool that is destroyed gives its regions back, and wiping them is another matter.
 lab start 1 spills "while [ ! -e /run/spills.end ]; do $BIN/bench_pages put --socket /run/f.sock --http /run/f.http \
-	--pages 12288 --depth 2 --seed 4; done" >/dev/null
+	--pool again --pages 12288 --depth 2 --seed 4; done" >/dev/null
+granted=$(leases_granted)
 before=$(account)
 line=$(fallow_pages get --pool inc --pages 12288 --seed 1 --depth 16 --seconds "$seconds") || fail "load: $line"
 used cpu "$before" "$(account)" "$line"
+say "leases granted meanwhile, each region wiped: $(($(leases_granted) - granted))"
 lab exec 1 'touch /run/spills.end; while pgrep -x bench_pages >/dev/null; do sleep 0.2; done; rm /run/spills.end'

@@ -34,6 +34,7 @@ void engine_config_default(struct engine_config *c, uint64_t local_bytes, uint64
 	uint64_t slots = local_bytes / c->segment_bytes;
 
 	c->local_segments = slots < 8 ? 8 : (uint32_t)slots;
+	c->sums = max_pages / 16 < UINT32_MAX ? (uint32_t)(max_pages / 16) : UINT32_MAX;
 	c->max_objects = max_pages / 4 < 1024 ? 1024 : (uint32_t)(max_pages / 4);
 	/* All pages uncompressed and two thirds alive, beside the local tier. */
 	c->max_segments = c->local_segments +
@@ -101,7 +102,8 @@ static int tables_new(struct engine *e)
 	e->fetch = calloc(c->fetches, sizeof(*e->fetch));
 	e->move = calloc(c->moves, sizeof(*e->move));
 	if (!e->object_head || !e->pool || !e->sv || !e->copy_link || !e->free_row ||
-		!e->free_slot || !e->slot_row || !e->rv || !e->disk_bitmap || !e->fetch || !e->move)
+		!e->free_slot || !e->slot_row || !e->rv || !e->disk_bitmap || !e->fetch ||
+		!e->move || sums_init(e))
 		return -ENOMEM;
 	uint64_t *bitmaps = calloc(c->max_regions, ENGINE_REGION_MAX_SLOTS / 8);
 
@@ -135,7 +137,8 @@ static uint64_t tables_bytes(const struct engine *e)
 					    ENGINE_MAX_COPIES * sizeof(*e->copy_link)) +
 	       c->local_segments * (uint64_t)(sizeof(*e->free_slot) + sizeof(*e->slot_row)) +
 	       c->max_regions * (uint64_t)(sizeof(*e->rv) + ENGINE_REGION_MAX_SLOTS / 8) +
-	       c->disk_segments / 8 + c->fetches * sizeof(*e->fetch) + c->moves * sizeof(*e->move);
+	       c->disk_segments / 8 + c->fetches * sizeof(*e->fetch) + c->moves * sizeof(*e->move) +
+	       sums_bytes(e);
 }
 
 static void engine_delete(struct engine *e)
@@ -155,6 +158,7 @@ static void engine_delete(struct engine *e)
 	free(e->disk_bitmap);
 	free(e->fetch);
 	free(e->move);
+	sums_fini(e);
 	free(e);
 }
 
@@ -288,6 +292,7 @@ static int put_append(struct engine *e, const struct engine_pool_desc *d,
 	len = codec_encode(e->codec, page, h + 1, &codec);
 	record_seal(h, k, e->seg[row].seq, len, codec, e->header->secret);
 	log_commit(e, row, record_bytes(len));
+	sums_put(e, off, h);
 	*loc = loc_make(row, off, record_bytes(len));
 	stat_add(&e->stats.bytes_stored, record_bytes(len));
 	if (codec == ENGINE_CODEC_NONE)

@@ -137,6 +137,7 @@ struct engine_config {
 	uint32_t max_regions;	 /* leased at a time by this lane */
 	uint32_t disk_segments;	 /* slots of the disk tier; 0: none */
 	uint32_t fetches;	 /* reads in flight at a time */
+	uint32_t sums;		 /* checksums of incompressible pages kept in DRAM; 16 bytes each */
 	uint32_t moves;	      /* segments on the move (spill, repair, migrate, clean) at a time */
 	uint32_t lane, lanes; /* which lane this is */
 	bool huge_pages;      /* MADV_HUGEPAGE on the arena */
@@ -165,7 +166,7 @@ struct engine_stats {
 	stat_t gets_local, gets_remote, gets_disk, gets_same_filled, gets_miss, gets_lost,
 		gets_timeout;
 	stat_t flush_pages, flush_objects;
-	stat_t reads_posted, reads_merged, reads_hedged, reads_failed, records_corrupt;
+	stat_t reads_posted, reads_bare, reads_merged, reads_hedged, reads_failed, records_corrupt;
 	stat_t segments_spilled, segments_repaired, segments_cleaned, segments_freed, segments_lost,
 		segments_evicted_clean, segments_evicted_ephemeral, segments_to_disk;
 	stat_t move_failures;

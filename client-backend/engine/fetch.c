@@ -6,9 +6,11 @@
 
 #define MERGE_GAP_BYTES 512u
 #define KICK_BATCH	64u
-#define LATE_NS		5000000ull /* when hedging is off */
-#define RETRY_NS	5000000ull
-#define ROUNDS_MAX	3u /* wrong answers from every holder, this often: the page is lost */
+#define BARE_AT                                                                                    \
+	64u /* where a payload without its header is read to: aligned, with room before it */
+#define LATE_NS	   5000000ull /* when hedging is off */
+#define RETRY_NS   5000000ull
+#define ROUNDS_MAX 3u /* wrong answers from every holder, this often: the page is lost */
 
 void fetch_init(struct engine *e, uint8_t *buffers)
 {
@@ -242,11 +244,17 @@ static bool fetch_attempt(struct engine *e, struct fetch *f)
 		f->tried |= (uint8_t)(1u << which);
 		a->which = (uint8_t)which;
 		a->holder = e->seg[f->row].holder[which];
-		holder_io(e, &a->io, a->holder, which, f->off, f->len);
-		a->io.buf = a->buf;
+		a->bare = f->bare && which != DISK_HOLDER;
+		if (a->bare)
+			holder_io(e, &a->io, a->holder, which, f->off + RECORD_HEADER_BYTES,
+				ENGINE_PAGE_BYTES);
+		else
+			holder_io(e, &a->io, a->holder, which, f->off, f->len);
+		a->io.buf = a->buf + (a->bare ? BARE_AT : 0);
 		a->io.done = attempt_done;
 		a->io.background = false;
-		a->data = a->buf + (which == DISK_HOLDER ? f->off & 4095u : 0);
+		a->data = a->buf + (which == DISK_HOLDER ? f->off & 4095u : 0) +
+			  (a->bare ? BARE_AT - RECORD_HEADER_BYTES : 0);
 		int err = e->ops.io_read(e->ops_ctx, &a->io);
 
 		if (err == -EAGAIN)
@@ -255,6 +263,7 @@ static bool fetch_attempt(struct engine *e, struct fetch *f)
 			a->active = true;
 			a->donor = which == DISK_HOLDER ? 0 : a->io.region->donor;
 			stat_add(&e->stats.reads_posted, 1);
+			stat_add(&e->stats.reads_bare, a->bare);
 			stat_add(which == DISK_HOLDER ? &e->stats.bytes_read_disk
 						      : &e->stats.bytes_read_remote,
 				a->io.len);
@@ -301,13 +310,17 @@ static bool fetch_deliver(struct engine *e, struct fetch *f, const struct attemp
 
 	req_list_take(&reqs, &f->reqs);
 	while ((r = req_list_pop(&reqs))) {
-		const void *h = a->data + (loc_off(r->loc) - f->off);
+		struct record_header *h =
+			(struct record_header *)(a->data + (loc_off(r->loc) - f->off));
 
+		if (a->bare)
+			*h = record_raw_header(&r->key, seq, f->checksum);
 		if (record_deliver(e, h, seq, loc_len(r->loc), &r->key, r->page) != 0) {
 			req_list_push(&f->reqs, r, REQ_FETCH);
 			bad = true;
 			continue;
 		}
+		sums_put(e, loc_off(r->loc), h);
 		stat_add(a->which == DISK_HOLDER ? &e->stats.gets_disk : &e->stats.gets_remote, 1);
 		r->tier = a->which == DISK_HOLDER ? ENGINE_TIER_DISK : ENGINE_TIER_REMOTE;
 		req_done(e, r, 0);
@@ -356,6 +369,8 @@ static bool fetch_start(struct engine *e, struct engine_req **run, unsigned n, u
 	f->off = loc_off(run[0]->loc);
 	f->len = len;
 	f->tried = f->errors = 0;
+	f->bare = n == 1 && len == RECORD_MAX_BYTES &&
+		  sums_find(e, e->seg[f->row].seq, f->off, &f->checksum);
 	f->hedged = false;
 	f->posted_ns = now_ns(e);
 	seg_pin(e, f->row);

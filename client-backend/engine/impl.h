@@ -217,6 +217,7 @@ struct attempt {
 	struct engine *engine;
 	uint8_t which; /* index of the holder */
 	bool active;
+	bool bare; /* the payload alone is read */
 	bool late; /* counted in its donor's `late` */
 	uint16_t donor;
 };
@@ -228,6 +229,8 @@ struct fetch {
 	struct fetch *next, **pprev; /* active (oldest first) or free list */
 	uint64_t posted_ns;
 	uint32_t row, off, len;
+	uint64_t checksum; /* of the one record that is wanted, when it is bare */
+	bool bare;
 	uint8_t tried;	/* bit per holder */
 	uint8_t errors; /* bit per holder that answered wrongly or with an access error */
 	bool hedged;
@@ -350,6 +353,7 @@ struct engine {
 	struct fetch *fetch_free, *fetch_active, **fetch_active_tail;
 	uint32_t fetch_count_active;
 	struct move *move;
+	struct sum *sum; /* sums.c */
 	uint32_t moves_active;
 };
 
@@ -406,6 +410,14 @@ bool reap_step(struct engine *e, unsigned buckets);
 /* Takes one page off the quota; false: none left. */
 bool quota_take(struct engine *e, unsigned account);
 void quota_return(struct engine *e, unsigned account, uint64_t pages);
+
+/* ---- sums.c ---- */
+int sums_init(struct engine *e); /* -1: no memory */
+void sums_fini(struct engine *e);
+uint64_t sums_bytes(const struct engine *e);
+/* A record that is whole, at this offset of its segment. */
+void sums_put(struct engine *e, uint32_t off, const struct record_header *h);
+bool sums_find(const struct engine *e, uint64_t seq, uint32_t off, uint64_t *checksum);
 
 /* ---- reserve.c ---- */
 static inline uint64_t pool_promised(const struct pool_vol *v)

@@ -417,6 +417,7 @@ static bool relocate(struct engine *e, const struct seg_row *s, const struct rec
 	to->seq = e->seg[row].seq;
 	to->checksum = record_checksum(to, e->header->secret);
 	log_commit(e, row, bytes);
+	sums_put(e, off, to);
 	entry_change(e, slot, object, loc_make(row, off, bytes));
 	stat_add(&e->stats.bytes_relocated, bytes);
 	return true;

@@ -58,6 +58,21 @@ static inline void record_seal(struct record_header *h, const struct engine_key 
 	h->checksum = record_checksum(h, secret);
 }
 
+/* The header that a page stored as it is has, but for its checksum. */
+static inline struct record_header record_raw_header(
+	const struct engine_key *k, uint64_t seq, uint64_t checksum)
+{
+	struct record_header h = {.checksum = checksum,
+		.seq = seq,
+		.pool = k->pool,
+		.index = k->index,
+		.len = ENGINE_PAGE_BYTES,
+		.codec = ENGINE_CODEC_NONE};
+
+	memcpy(h.oid, k->oid, sizeof(h.oid));
+	return h;
+}
+
 /* True when the record of `bytes` bytes at h is whole and belongs to segment seq. bytes comes from
  * the index or is the room left in the segment; h->len is not believed before it was held against
  * it. */
