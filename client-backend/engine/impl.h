@@ -186,8 +186,10 @@ struct pool_vol {
 
 /* What the promises lack, once the cleaner has done its work. */
 struct reserve_need {
-	uint64_t short_segments; /* that would find no place */
-	uint64_t remote_slots;	 /* that must be free on donors */
+	uint64_t short_segments;  /* that would find no place */
+	uint64_t remote_slots;	  /* that must be free on donors */
+	uint64_t remote_segments; /* that those are the copies of: no donor gets more than one each
+				   */
 };
 
 /* Open and dirty segments: what waits to be copied somewhere. */
@@ -426,6 +428,8 @@ int reserve_admit(
 /* May a put outside of every grant open a segment of this stream? */
 bool reserve_allows(struct engine *e, const struct stream *s);
 void reserve_look(struct engine *e);
+/* Is there room for every promise without so many free slots of a donor? */
+bool reserve_spares(struct engine *e, unsigned donor, uint32_t slots);
 /* Promised room must be made, and spilling cannot: cleaning comes before everything. */
 bool reserve_is_tight(const struct engine *e);
 

@@ -249,9 +249,9 @@ static void tier_absorb(uint64_t *n, uint64_t *room)
 
 /* How many of these segments have no place on donors, which many others want, too. */
 static uint64_t segments_lacking(const struct engine *e, const uint64_t *n, const uint64_t *others,
-	uint64_t credit, uint64_t *slots)
+	uint64_t credit, struct reserve_need *need)
 {
-	uint64_t all[ENGINE_MAX_COPIES + 1], count = 0, asked = 0, lacking;
+	uint64_t all[ENGINE_MAX_COPIES + 1], count = 0, asked = 0, segments = 0, lacking;
 	unsigned least = 0;
 
 	for (unsigned k = ENGINE_MAX_COPIES; k > 0; k--) {
@@ -262,9 +262,12 @@ static uint64_t segments_lacking(const struct engine *e, const uint64_t *n, cons
 	}
 	if (count == 0)
 		return 0;
-	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++)
+	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++) {
 		asked += all[k] * k;
-	*slots = asked > *slots ? asked : *slots;
+		segments += all[k];
+	}
+	need->remote_slots = asked > need->remote_slots ? asked : need->remote_slots;
+	need->remote_segments = segments > need->remote_segments ? segments : need->remote_segments;
 	lacking = (remote_lacking(e, all, credit) + least - 1) / least;
 	return lacking < count ? lacking : count;
 }
@@ -293,10 +296,10 @@ static struct reserve_need claims_fit(const struct engine *e, const struct claim
 	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++)
 		need.short_segments += mirror[k];
 	tier_absorb(never, &local);
-	need.short_segments += segments_lacking(e, never, others, c->credit, &need.remote_slots);
+	need.short_segments += segments_lacking(e, never, others, c->credit, &need);
 	tier_absorb(over, &local);
 	tier_absorb(over, &disk);
-	need.short_segments += segments_lacking(e, over, never, c->credit, &need.remote_slots);
+	need.short_segments += segments_lacking(e, over, never, c->credit, &need);
 	return need;
 }
 
@@ -327,6 +330,20 @@ static bool promises_fit(const struct engine *e)
 	c.spare = spare_slots(e);
 	return index_fits(e) && e->promised_objects <= e->objects_free && rows_fit(e, 0) &&
 	       claims_fit(e, &c).short_segments == 0;
+}
+
+bool reserve_spares(struct engine *e, unsigned donor, uint32_t slots)
+{
+	struct claims c;
+	bool fits;
+
+	if (e->reserved_pools == 0)
+		return true;
+	claims_of(e, CLEANED, &c);
+	e->donor[donor].free_slots -= slots;
+	fits = claims_fit(e, &c).short_segments == 0;
+	e->donor[donor].free_slots += slots;
+	return fits;
 }
 
 void reserve_look(struct engine *e)

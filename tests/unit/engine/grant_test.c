@@ -333,6 +333,50 @@ static void donors_who_take_back_make_it_short(void **state)
 		assert_int_equal(world_get(w, GRANTED, i, i), 0);
 }
 
+/* One donor gave what all should have; what is left comes from another. */
+static void uneven_leases(unsigned first, unsigned run_ms)
+{
+	uint64_t possible;
+
+	w->give_regions = false;
+	raw_pool(GRANTED, PERSISTENT, 0, 2, 0);
+	for (unsigned i = 0; i < first; i++)
+		world_grant(w, 0);
+	assert_int_equal(reserve(GRANTED, 1000, true, &possible), -ENOSPC);
+	for (unsigned ms = 0; ms < run_ms && reserve(GRANTED, 1000, true, &possible); ms += 10) {
+		world_run(w, 10);
+		for (; w->wanted > 0 && w->regions < WORLD_REGIONS; w->wanted--)
+			world_grant(w, 1);
+	}
+	assert_int_equal(possible, 1000);
+	storm(1000, 2);
+}
+
+static void uneven_leases_are_made_up_for(void **state)
+{
+	(void)state;
+	uneven_leases(22, 5000);
+}
+
+static void with_few_regions(struct engine_config *cfg)
+{
+	cfg->max_regions = 20;
+}
+
+static int setup_few_regions(void **state)
+{
+	(void)state;
+	w = world_new_with(with_few_regions);
+	return 0;
+}
+
+static void a_full_table_makes_room_for_other_donors(void **state)
+{
+	(void)state;
+	uneven_leases(20, 60000);
+	assert_true(w->released > 0);
+}
+
 static void nonsense_is_refused(void **state)
 {
 	uint64_t possible;
@@ -362,6 +406,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			dead_entries_are_no_reason_to_refuse, setup_few_entries, teardown),
 		LOCAL(donors_who_take_back_make_it_short),
+		LOCAL(uneven_leases_are_made_up_for),
+		cmocka_unit_test_setup_teardown(
+			a_full_table_makes_room_for_other_donors, setup_few_regions, teardown),
 		LOCAL(nonsense_is_refused),
 	};
 
