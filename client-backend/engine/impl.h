@@ -305,7 +305,8 @@ struct engine {
 	uint32_t reserved_pools;
 	uint64_t promised_pages, promised_objects; /* not used yet */
 	struct reserve_need reserve_need;	   /* when it was last looked at */
-	bool reserve_refused;			   /* a put outside of the grants, since then */
+	struct stream refused; /* of the put outside of the grants that last found no room */
+	uint64_t refused_ns;   /* when; 0: never, or long ago */
 
 	/* segments */
 	struct seg_vol *sv;
@@ -427,6 +428,8 @@ int reserve_admit(
 	struct engine *e, const struct pool_row *p, const struct engine_key *k, bool *promised);
 /* May a put outside of every grant open a segment of this stream? */
 bool reserve_allows(struct engine *e, const struct stream *s);
+/* Such a put was refused, or began to wait, within the last put_wait: regions are asked for it. */
+bool reserve_is_refusing(const struct engine *e);
 void reserve_look(struct engine *e);
 /* Is there room for every promise without so many free slots of a donor? */
 bool reserve_spares(struct engine *e, unsigned donor, uint32_t slots);

@@ -332,6 +332,19 @@ static bool promises_fit(const struct engine *e)
 	       claims_fit(e, &c).short_segments == 0;
 }
 
+/* One more segment, outside of every grant. */
+static void others_claims(const struct engine *e, const struct stream *s, struct claims *c)
+{
+	claims_of(e, AS_IT_IS, c);
+	c->spare = spare_slots(e);
+	c->n[s->disk][s->copies]++;
+}
+
+bool reserve_is_refusing(const struct engine *e)
+{
+	return e->refused_ns && now_ns(e) < e->refused_ns + e->cfg.put_wait_ns;
+}
+
 bool reserve_spares(struct engine *e, unsigned donor, uint32_t slots)
 {
 	struct claims c;
@@ -362,12 +375,11 @@ void reserve_look(struct engine *e)
 	}
 	stat_set(&e->stats.reserved_short_pages, lacking * per_segment * e->cfg.live_percent / 100);
 	stat_set(&e->stats.promised_pages, e->promised_pages);
-	if (!e->reserve_refused)
+	if (!reserve_is_refusing(e))
 		return;
 	/* Others need room: regions for them, too. */
-	e->reserve_refused = false;
-	claims_of(e, AS_IT_IS, &c);
-	e->reserve_need.remote_slots = claims_fit(e, &c).remote_slots;
+	others_claims(e, &e->refused, &c);
+	e->reserve_need = claims_fit(e, &c);
 }
 
 bool reserve_allows(struct engine *e, const struct stream *s)
@@ -378,12 +390,11 @@ bool reserve_allows(struct engine *e, const struct stream *s)
 		return false;
 	if (!s->persistent)
 		return true;
-	claims_of(e, AS_IT_IS, &c);
-	c.spare = spare_slots(e);
-	c.n[s->disk][s->copies]++;
+	others_claims(e, s, &c);
 	if (claims_fit(e, &c).short_segments == 0)
 		return true;
-	e->reserve_refused = true;
+	e->refused = *s;
+	e->refused_ns = now_ns(e);
 	return false;
 }
 

@@ -377,6 +377,57 @@ static void a_full_table_makes_room_for_other_donors(void **state)
 	assert_true(w->released > 0);
 }
 
+struct waiting_put {
+	struct engine_req req;
+	uint8_t page[ENGINE_PAGE_BYTES];
+	int status;
+};
+
+static void put_ended(struct engine_req *req, int status)
+{
+	((struct waiting_put *)req)->status = status;
+}
+
+/* Many at once, while donors take some time over each region, and one gave too much before. */
+static void others_wait_for_regions(void **state)
+{
+	enum { PUTS = 600 };
+	struct waiting_put *put = calloc(PUTS, sizeof(*put));
+	uint64_t possible;
+	unsigned done = 0;
+
+	(void)state;
+	assert_non_null(put);
+	raw_pool(GRANTED, PERSISTENT, 0, 2, 0);
+	raw_pool(OTHER, PERSISTENT, 1, 2, 0);
+	for (unsigned i = 0; i < 100 && reserve(GRANTED, 800, true, &possible); i++)
+		world_run(w, 10);
+	assert_int_equal(possible, 800);
+	w->give_regions = false;
+	for (unsigned i = 0; i < 9; i++)
+		world_grant(w, 0);
+	for (uint32_t i = 0; i < PUTS; i++) {
+		struct engine_key k = {.oid = {1, 2, 3}, .pool = OTHER, .index = i};
+
+		put[i].req.done = put_ended;
+		world_page(put[i].page, i);
+		put[i].status = engine_put(w->e, &k, put[i].page, &put[i].req);
+		if (i % 50 == 49)
+			world_run(w, 1);
+	}
+	for (unsigned ms = 0; ms < 4000; ms += 10) {
+		world_run(w, 10);
+		if (ms % 100 == 0 && w->wanted > 0 && w->regions < WORLD_REGIONS)
+			world_grant(w, 1 + w->regions % (WORLD_DONORS - 1));
+	}
+	for (unsigned i = 0; i < PUTS; i++)
+		done += put[i].status == 0;
+	assert_int_equal(done, PUTS);
+	assert_int_equal(STAT(puts_refused), 0);
+	free(put);
+	storm(800, 2);
+}
+
 static void nonsense_is_refused(void **state)
 {
 	uint64_t possible;
@@ -409,6 +460,7 @@ int main(void)
 		LOCAL(uneven_leases_are_made_up_for),
 		cmocka_unit_test_setup_teardown(
 			a_full_table_makes_room_for_other_donors, setup_few_regions, teardown),
+		LOCAL(others_wait_for_regions),
 		LOCAL(nonsense_is_refused),
 	};
 
