@@ -106,7 +106,8 @@ static uint64_t lane_bytes(const struct donor *d, unsigned lane)
 	return n;
 }
 
-/* The least that the lane has of any donor with more to give, be it busy with another request. */
+/* The least that the lane has of any donor with more to give, be it busy with another request; but
+ * not with one that it leaves unanswered. */
 static uint64_t lane_level(const struct cluster *c, unsigned lane, uint64_t now)
 {
 	uint64_t level = UINT64_MAX;
@@ -115,6 +116,8 @@ static uint64_t lane_level(const struct cluster *c, unsigned lane, uint64_t now)
 		const struct donor *d = &c->donors[i];
 		uint64_t n = lane_bytes(d, lane);
 
+		if (d->asking && now >= d->request_sent_ns + c->cfg.suspect_ns)
+			continue;
 		if (may_lease(c, d, now) && n < level)
 			level = n;
 	}

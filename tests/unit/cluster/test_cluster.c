@@ -110,6 +110,20 @@ static void leases_of_a_lane_are_even(void **state)
 	world_fini(&w);
 }
 
+static void a_mute_donor_is_not_waited_for(void **state)
+{
+	begin(2);
+	world_run(&w, 100 * MS);
+	w.donor[0].mute = true;
+	cluster_want_regions(w.c, 0, 5);
+	world_run(&w, 3000 * MS);
+	assert_int_equal(world_info(&w, 0).phase, DONOR_UP);
+	/* One of the five is its. */
+	assert_int_equal(world_lane_regions(&w, 1), 4);
+	world_check(&w);
+	world_fini(&w);
+}
+
 static void one_request_per_donor(void **state)
 {
 	begin(1);
@@ -571,6 +585,7 @@ int main(void)
 		cmocka_unit_test(comes_up),
 		cmocka_unit_test(leases_are_spread),
 		cmocka_unit_test(leases_of_a_lane_are_even),
+		cmocka_unit_test(a_mute_donor_is_not_waited_for),
 		cmocka_unit_test(one_request_per_donor),
 		cmocka_unit_test(limit_on_leases),
 		cmocka_unit_test(refusals_back_off),
