@@ -342,6 +342,7 @@ struct engine {
 	bool unplaced;		 /* a copy found no donor since the last region came */
 	uint32_t unplaced_slots; /* of the last region that came */
 	uint64_t shed_at_ns;
+	uint32_t regions_tried; /* came while a grant was being tried: given back if not needed */
 	uint64_t settle_at_ns;
 
 	/* requests */
@@ -431,6 +432,8 @@ bool reserve_allows(struct engine *e, const struct stream *s);
 /* Such a put was refused, or began to wait, within the last put_wait: regions are asked for it. */
 bool reserve_is_refusing(const struct engine *e);
 void reserve_look(struct engine *e);
+/* A grant is being tried. */
+bool reserve_is_asking(const struct engine *e);
 /* Is there room for every promise without so many free slots of a donor? */
 bool reserve_spares(struct engine *e, unsigned donor, uint32_t slots);
 /* Promised room must be made, and spilling cannot: cleaning comes before everything. */

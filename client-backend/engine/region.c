@@ -128,6 +128,7 @@ int engine_region_add(struct engine *e, const struct engine_region_desc *d)
 		e->spill_at_ns = e->repair_at_ns = 0;
 		e->unplaced = false;
 		e->unplaced_slots = e->rv[r].slots;
+		e->regions_tried += reserve_is_asking(e);
 		return (int)r;
 	}
 	return -ENOSPC;
@@ -295,6 +296,9 @@ static bool region_surplus(
 		return now >= e->shed_at_ns && region_is_in_the_way(e, d, v->slots);
 	if (e->unplaced)
 		return now >= e->shed_at_ns && left + v->slots >= unplaced_limit(e) + promised;
+	if (e->regions_tried > 0 && !reserve_is_asking(e) && left >= low + promised &&
+		reserve_spares(e, e->region[r].desc.donor, v->slots))
+		return true;
 	return left >= 4 * low && left > used / 2 + 3 * (uint64_t)v->slots + low + promised &&
 	       reserve_spares(e, e->region[r].desc.donor, v->slots);
 }
@@ -318,6 +322,7 @@ void region_release_drained(struct engine *e)
 		region_drop(e, r);
 		e->ops.region_released(e->ops_ctx, &d);
 		if (surplus) {
+			e->regions_tried -= e->regions_tried > 0 && !reserve_is_asking(e);
 			e->shed_at_ns = now + SHED_NS;
 			return;
 		}

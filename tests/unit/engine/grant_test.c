@@ -428,6 +428,44 @@ static void others_wait_for_regions(void **state)
 	storm(800, 2);
 }
 
+static void a_grant_that_is_tried_takes_nothing(void **state)
+{
+	uint64_t possible;
+
+	(void)state;
+	w->give_regions = false;
+	raw_pool(GRANTED, PERSISTENT, 0, 1, 0);
+	raw_pool(OTHER, PERSISTENT, 1, 1, 0);
+	assert_int_equal(reserve(GRANTED, 100000, true, &possible), -ENOSPC);
+	for (uint32_t i = 0; i < 60; i++)
+		assert_int_equal(world_put(w, OTHER, i, i), 0);
+	assert_int_equal(reserve(GRANTED, 100000, true, &possible), -ENOSPC);
+	assert_true(possible > 0);
+	assert_int_equal(reserve(GRANTED, possible, true, &possible), 0);
+	storm(possible, 2);
+}
+
+static void a_refused_grant_gives_its_regions_back(void **state)
+{
+	uint64_t possible;
+
+	(void)state;
+	raw_pool(GRANTED, PERSISTENT, 0, 2, 0);
+	raw_pool(OTHER, PERSISTENT, 1, 2, 0);
+	assert_int_equal(reserve(OTHER, 300, true, &possible), -ENOSPC);
+	world_run(w, 200);
+	assert_int_equal(reserve(OTHER, 300, true, &possible), 0);
+	assert_int_equal(reserve(GRANTED, 100000, true, &possible), -ENOSPC);
+	world_run(w, 1000);
+	assert_true(STAT(regions) > 20);
+	assert_int_equal(reserve(GRANTED, 100000, false, &possible), -ENOSPC);
+	world_run(w, 3000);
+	assert_true(STAT(regions) <= 5);
+	assert_int_equal(STAT(reserved_short_pages), 0);
+	for (uint32_t i = 0; i < 300; i++)
+		assert_int_equal(world_put(w, OTHER, i, i), 0);
+}
+
 static void nonsense_is_refused(void **state)
 {
 	uint64_t possible;
@@ -461,6 +499,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			a_full_table_makes_room_for_other_donors, setup_few_regions, teardown),
 		LOCAL(others_wait_for_regions),
+		LOCAL(a_grant_that_is_tried_takes_nothing),
+		LOCAL(a_refused_grant_gives_its_regions_back),
 		LOCAL(nonsense_is_refused),
 	};
 
