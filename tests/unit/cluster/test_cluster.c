@@ -88,9 +88,9 @@ static void leases_of_a_lane_are_even(void **state)
 	w.donor[1].capacity = 24;
 	world_cluster_new(&w);
 	world_run(&w, 100 * MS);
-	for (unsigned n = 0; n < 10; n++) {
-		cluster_want_regions(w.c, 0, 2);
-		cluster_want_regions(w.c, 1, 2);
+	for (unsigned n = 0; n < 20; n++) {
+		cluster_want_regions(w.c, 0, 1);
+		cluster_want_regions(w.c, 1, 1);
 		world_run(&w, 500 * MS);
 	}
 	assert_int_equal(world_lane_regions(&w, 0), 20);
