@@ -70,9 +70,9 @@ static uint64_t free_bytes(const struct donor *d)
 	return d->stats_known ? d->stats_free : d->region_bytes;
 }
 
-static bool may_ask(const struct cluster *c, const struct donor *d, uint64_t now)
+static bool may_lease(const struct cluster *c, const struct donor *d, uint64_t now)
 {
-	return d->phase == DONOR_UP && !d->distrusted && !d->draining && !d->asking &&
+	return d->phase == DONOR_UP && !d->distrusted && !d->draining &&
 	       now >= d->refused_until_ns && free_bytes(d) >= d->region_bytes &&
 	       c->held_bytes + c->asked_bytes + d->region_bytes <= c->cfg.max_lease_bytes;
 }
@@ -95,54 +95,64 @@ static uint64_t domain_regions(const struct cluster *c, unsigned lane, uint32_t 
 	return n;
 }
 
-/* A lane can keep the copies of a segment apart only on donors that it has a region of. */
-static bool lane_has_region(const struct donor *d, unsigned lane)
+/* What the lane has of a donor, or is about to get. */
+static uint64_t lane_bytes(const struct donor *d, unsigned lane)
 {
-	if (d->asking && d->asking_lane == lane)
-		return true;
+	uint64_t n = d->asking && d->asking_lane == lane ? d->region_bytes : 0;
+
 	for (const struct lease *l = d->leases; l; l = l->next)
 		if (l->lane == lane && l->state == LEASE_HELD)
-			return true;
-	return false;
+			n += l->desc.len_bytes;
+	return n;
+}
+
+/* The least that the lane has of any donor with more to give, be it busy with another request; but
+ * not with one that it leaves unanswered. */
+static uint64_t lane_level(const struct cluster *c, unsigned lane, uint64_t now)
+{
+	uint64_t level = UINT64_MAX;
+
+	for (unsigned i = 0; i < c->ndonors; i++) {
+		const struct donor *d = &c->donors[i];
+		uint64_t n = lane_bytes(d, lane);
+
+		if (d->asking && now >= d->request_sent_ns + c->cfg.suspect_ns)
+			continue;
+		if (may_lease(c, d, now) && n < level)
+			level = n;
+	}
+	return level;
 }
 
 /*
- * First the donors that the lane has nothing of. Power of two choices: of two candidates drawn at
- * random the one with more free bytes, where free bytes are divided by (1 + the lane's regions in
- * the donor's failure domain). So the domains of a lane fill evenly while there is room in each, as
- * copies in different domains need, and a donor with much room still carries more.
+ * Copies of a segment lie on different donors, so what a lane has of one donor beyond what it has
+ * of the others is of little use: only those at the lane's level are asked, by less than a region,
+ * and it waits for such a one that is busy. Of them, power of two choices: of two candidates drawn
+ * at random the one with more free bytes, where free bytes are divided by (1 + the lane's regions
+ * in the donor's failure domain).
  */
 static struct donor *donor_choose(struct cluster *c, unsigned lane, uint64_t now)
 {
-	unsigned candidates = 0, fresh = 0, at[2];
-	struct donor *pick[2] = {NULL, NULL};
+	uint64_t level = lane_level(c, lane, now);
+	unsigned candidates = 0, at[2];
+	struct donor *fit[ENGINE_MAX_DONORS], *pick[2];
 
-	for (unsigned i = 0; i < c->ndonors; i++)
-		if (may_ask(c, &c->donors[i], now)) {
-			candidates++;
-			fresh += !lane_has_region(&c->donors[i], lane);
-		}
+	for (unsigned i = 0; i < c->ndonors; i++) {
+		struct donor *d = &c->donors[i];
+
+		if (may_lease(c, d, now) && !d->asking &&
+			lane_bytes(d, lane) < level + d->region_bytes)
+			fit[candidates++] = d;
+	}
 	if (!candidates)
 		return NULL;
-	if (fresh)
-		candidates = fresh;
 	at[0] = (unsigned)(env_random(c->env) % candidates);
 	at[1] = at[0];
 	if (candidates > 1)
 		at[1] = (at[0] + 1 + (unsigned)(env_random(c->env) % (candidates - 1))) %
 			candidates;
-	for (unsigned i = 0, n = 0; i < c->ndonors; i++) {
-		if (!may_ask(c, &c->donors[i], now) ||
-			(fresh && lane_has_region(&c->donors[i], lane)))
-			continue;
-		if (n == at[0])
-			pick[0] = &c->donors[i];
-		if (n == at[1])
-			pick[1] = &c->donors[i];
-		n++;
-	}
-	if (pick[0] == pick[1])
-		return pick[0];
+	pick[0] = fit[at[0]];
+	pick[1] = fit[at[1]];
 	uint64_t a = free_bytes(pick[0]) / (1 + domain_regions(c, lane, pick[0]->domain));
 	uint64_t b = free_bytes(pick[1]) / (1 + domain_regions(c, lane, pick[1]->domain));
 	return a >= b ? pick[0] : pick[1];
@@ -175,8 +185,10 @@ void placement_run(struct cluster *c)
 			continue;
 		}
 		struct donor *d = donor_choose(c, lane, now);
-		if (!d)
-			return;
+		if (!d) {
+			idle++; /* another lane may take what is of no use to this one */
+			continue;
+		}
 		request_send(c, d, lane, now);
 		idle = 0;
 	}

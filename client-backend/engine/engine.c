@@ -398,16 +398,14 @@ static bool put_may_wait(struct engine *e, uint64_t now, uint32_t pool, int err)
 	/* Beyond its grant a pool does not wait: those within it would wait behind it. */
 	if (pool_has_grant(e, pool))
 		return err == -EAGAIN && put_is_promised(e, pool);
-	if (err == -EBUSY) {
-		region_want(e, now);
-		return e->want_since_ns && now < e->want_since_ns + e->cfg.put_wait_ns;
-	}
-	if (err != -EAGAIN)
+	if (err != -EAGAIN && err != -EBUSY)
 		return false;
-	if (move_may_free(e, now, copies))
+	if (err == -EAGAIN && move_may_free(e, now, copies))
 		return true;
 	region_want(e, now);
-	return move_may_free(e, now, copies);
+	if (e->want_since_ns && now < e->want_since_ns + e->cfg.put_wait_ns)
+		return true;
+	return err == -EAGAIN && move_may_free(e, now, copies);
 }
 
 static int put_refuse(struct engine *e, uint32_t pool, int err)

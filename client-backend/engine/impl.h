@@ -186,8 +186,10 @@ struct pool_vol {
 
 /* What the promises lack, once the cleaner has done its work. */
 struct reserve_need {
-	uint64_t short_segments; /* that would find no place */
-	uint64_t remote_slots;	 /* that must be free on donors */
+	uint64_t short_segments;  /* that would find no place */
+	uint64_t remote_slots;	  /* that must be free on donors */
+	uint64_t remote_segments; /* that those are the copies of: no donor gets more than one each
+				   */
 };
 
 /* Open and dirty segments: what waits to be copied somewhere. */
@@ -306,7 +308,8 @@ struct engine {
 	uint32_t reserved_pools;
 	uint64_t promised_pages, promised_objects; /* not used yet */
 	struct reserve_need reserve_need;	   /* when it was last looked at */
-	bool reserve_refused;			   /* a put outside of the grants, since then */
+	struct stream refused; /* of the put outside of the grants that last found no room */
+	uint64_t refused_ns;   /* when; 0: never, or long ago */
 
 	/* segments */
 	struct seg_vol *sv;
@@ -342,6 +345,7 @@ struct engine {
 	bool unplaced;		 /* a copy found no donor since the last region came */
 	uint32_t unplaced_slots; /* of the last region that came */
 	uint64_t shed_at_ns;
+	uint32_t regions_tried; /* came while a grant was being tried: given back if not needed */
 	uint64_t settle_at_ns;
 
 	/* requests */
@@ -437,7 +441,13 @@ int reserve_admit(
 	struct engine *e, const struct pool_row *p, const struct engine_key *k, bool *promised);
 /* May a put outside of every grant open a segment of this stream? */
 bool reserve_allows(struct engine *e, const struct stream *s);
+/* Such a put was refused, or began to wait, within the last put_wait: regions are asked for it. */
+bool reserve_is_refusing(const struct engine *e);
 void reserve_look(struct engine *e);
+/* A grant is being tried. */
+bool reserve_is_asking(const struct engine *e);
+/* Is there room for every promise without so many free slots of a donor? */
+bool reserve_spares(struct engine *e, unsigned donor, uint32_t slots);
 /* Promised room must be made, and spilling cannot: cleaning comes before everything. */
 bool reserve_is_tight(const struct engine *e);
 

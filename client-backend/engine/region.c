@@ -128,6 +128,7 @@ int engine_region_add(struct engine *e, const struct engine_region_desc *d)
 		e->spill_at_ns = e->repair_at_ns = 0;
 		e->unplaced = false;
 		e->unplaced_slots = e->rv[r].slots;
+		e->regions_tried += reserve_is_asking(e);
 		return (int)r;
 	}
 	return -ENOSPC;
@@ -266,6 +267,12 @@ static uint32_t unplaced_limit(const struct engine *e)
 	return 2 * (region_low_water(e) + e->unplaced_slots);
 }
 
+/* Promises want regions of other donors: of this one there are more than their copies can use. */
+static bool region_is_in_the_way(const struct engine *e, const struct donor_vol *d, uint32_t slots)
+{
+	return d->free_slots >= e->reserve_need.remote_segments + region_low_water(e) + slots;
+}
+
 /*
  * An empty region that nobody would miss. It must leave more behind than region_want() asks for, or
  * else the two would give and take for ever; and enough donors to choose from. While a copy finds
@@ -285,9 +292,15 @@ static bool region_surplus(
 		return false;
 	if (donors <= ENGINE_MAX_COPIES && d->free_slots <= v->slots)
 		return false;
+	if (e->reserve_need.short_segments > 0)
+		return now >= e->shed_at_ns && region_is_in_the_way(e, d, v->slots);
 	if (e->unplaced)
 		return now >= e->shed_at_ns && left + v->slots >= unplaced_limit(e) + promised;
-	return left >= 4 * low && left > used / 2 + 3 * (uint64_t)v->slots + low + promised;
+	if (e->regions_tried > 0 && !reserve_is_asking(e) && left >= low + promised &&
+		reserve_spares(e, e->region[r].desc.donor, v->slots))
+		return true;
+	return left >= 4 * low && left > used / 2 + 3 * (uint64_t)v->slots + low + promised &&
+	       reserve_spares(e, e->region[r].desc.donor, v->slots);
 }
 
 /* Gives back revoked regions that are empty, and one empty region when there are far too many free
@@ -309,6 +322,7 @@ void region_release_drained(struct engine *e)
 		region_drop(e, r);
 		e->ops.region_released(e->ops_ctx, &d);
 		if (surplus) {
+			e->regions_tried -= e->regions_tried > 0 && !reserve_is_asking(e);
 			e->shed_at_ns = now + SHED_NS;
 			return;
 		}
@@ -451,7 +465,7 @@ uint32_t region_low_water(const struct engine *e)
 }
 
 /* Regions that promised pages need, asked for ahead of their use; some donors too few are not made
- * up for by any number of regions of the others. */
+ * up for by any number of regions of the others, so there is a limit. */
 static uint32_t reserve_want(struct engine *e, uint32_t free_slots)
 {
 	uint64_t slots = e->unplaced_slots ? e->unplaced_slots : region_low_water(e), need;
@@ -463,8 +477,10 @@ static uint32_t reserve_want(struct engine *e, uint32_t free_slots)
 
 		return n < WANT_AHEAD ? (uint32_t)n : WANT_AHEAD;
 	}
+	/* Enough in all, but unevenly spread: the next one may come from a donor that has little.
+	 */
 	return need > 0 && e->reserve_need.short_segments > 0 &&
-	       free_slots < need + unplaced_limit(e);
+	       free_slots < 2 * need + unplaced_limit(e);
 }
 
 /* The most copies that a segment which waits for them asks for. */

@@ -114,8 +114,9 @@ void reserve_end(struct engine *e, struct pool_row *p)
  */
 enum view {
 	AS_IT_IS,
+	AS_IT_IS_ASKED, /* with what is only asked for, too */
 	CLEANED,
-	CLEANED_KEPT, /* without what is only asked for */
+	CLEANED_ASKED,
 };
 
 static uint64_t usable_bytes(const struct engine *e)
@@ -136,16 +137,17 @@ static uint64_t pool_bytes(const struct engine *e, uint32_t row, enum view view)
 	const struct pool_vol *v = &e->pool[row];
 	uint64_t dead = (v->entries - v->pages) * RECORD_WORST;
 	uint64_t live = v->live_bytes > dead ? v->live_bytes - dead : 0;
-	uint64_t worst = (view == CLEANED_KEPT ? v->kept.pages : v->reserved.pages) * RECORD_WORST;
+	bool asked = view == AS_IT_IS_ASKED || view == CLEANED_ASKED;
+	uint64_t worst = (asked ? v->reserved.pages : v->kept.pages) * RECORD_WORST;
 
-	if (view == AS_IT_IS)
+	if (view < CLEANED)
 		worst = (worst * 100 + e->cfg.live_percent - 1) / e->cfg.live_percent;
 	return worst > live ? worst - live : 0;
 }
 
 static uint64_t segments_for(const struct engine *e, uint64_t bytes, enum view view)
 {
-	uint64_t whole = view == AS_IT_IS ? usable_bytes(e) : cleaned_bytes(e);
+	uint64_t whole = view < CLEANED ? usable_bytes(e) : cleaned_bytes(e);
 
 	return (bytes + whole - 1) / whole;
 }
@@ -176,7 +178,7 @@ static void claims_of(const struct engine *e, enum view view, struct claims *c)
 	uint64_t bytes[ENGINE_DISK_MIRROR + 1][ENGINE_MAX_COPIES + 1] = {0};
 
 	c->spare = c->credit = c->disk_credit = 0;
-	if (view != AS_IT_IS) {
+	if (view >= CLEANED) {
 		c->credit = slots_given_back(e, e->away_held_bytes, e->away_live_bytes) +
 			    slots_under_way(e);
 		c->disk_credit = slots_given_back(
@@ -193,7 +195,7 @@ static void claims_of(const struct engine *e, enum view view, struct claims *c)
 			const struct pending *p = &e->pending[i][k];
 			uint64_t most = p->segments * cleaned_bytes(e);
 
-			if (view == AS_IT_IS)
+			if (view < CLEANED)
 				c->n[i][k] = p->segments + segments_for(e, bytes[i][k], view);
 			else
 				c->n[i][k] = segments_for(
@@ -249,9 +251,9 @@ static void tier_absorb(uint64_t *n, uint64_t *room)
 
 /* How many of these segments have no place on donors, which many others want, too. */
 static uint64_t segments_lacking(const struct engine *e, const uint64_t *n, const uint64_t *others,
-	uint64_t credit, uint64_t *slots)
+	uint64_t credit, struct reserve_need *need)
 {
-	uint64_t all[ENGINE_MAX_COPIES + 1], count = 0, asked = 0, lacking;
+	uint64_t all[ENGINE_MAX_COPIES + 1], count = 0, asked = 0, segments = 0, lacking;
 	unsigned least = 0;
 
 	for (unsigned k = ENGINE_MAX_COPIES; k > 0; k--) {
@@ -262,9 +264,12 @@ static uint64_t segments_lacking(const struct engine *e, const uint64_t *n, cons
 	}
 	if (count == 0)
 		return 0;
-	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++)
+	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++) {
 		asked += all[k] * k;
-	*slots = asked > *slots ? asked : *slots;
+		segments += all[k];
+	}
+	need->remote_slots = asked > need->remote_slots ? asked : need->remote_slots;
+	need->remote_segments = segments > need->remote_segments ? segments : need->remote_segments;
 	lacking = (remote_lacking(e, all, credit) + least - 1) / least;
 	return lacking < count ? lacking : count;
 }
@@ -293,10 +298,10 @@ static struct reserve_need claims_fit(const struct engine *e, const struct claim
 	for (unsigned k = 1; k <= ENGINE_MAX_COPIES; k++)
 		need.short_segments += mirror[k];
 	tier_absorb(never, &local);
-	need.short_segments += segments_lacking(e, never, others, c->credit, &need.remote_slots);
+	need.short_segments += segments_lacking(e, never, others, c->credit, &need);
 	tier_absorb(over, &local);
 	tier_absorb(over, &disk);
-	need.short_segments += segments_lacking(e, over, never, c->credit, &need.remote_slots);
+	need.short_segments += segments_lacking(e, over, never, c->credit, &need);
 	return need;
 }
 
@@ -305,10 +310,10 @@ static bool index_fits(const struct engine *e)
 	return e->index.entries + e->promised_pages <= e->cfg.max_pages;
 }
 
-static bool rows_fit(const struct engine *e, uint64_t more)
+static bool rows_fit(const struct engine *e, enum view view, uint64_t more)
 {
 	for (uint32_t i = 0; i < e->reserved_pools; i++)
-		more += segments_for(e, pool_bytes(e, e->reserved_row[i], AS_IT_IS), AS_IT_IS);
+		more += segments_for(e, pool_bytes(e, e->reserved_row[i], view), view);
 	return more <= e->free_rows;
 }
 
@@ -323,10 +328,38 @@ static bool promises_fit(const struct engine *e)
 {
 	struct claims c;
 
-	claims_of(e, CLEANED, &c);
+	claims_of(e, CLEANED_ASKED, &c);
 	c.spare = spare_slots(e);
-	return index_fits(e) && e->promised_objects <= e->objects_free && rows_fit(e, 0) &&
-	       claims_fit(e, &c).short_segments == 0;
+	return index_fits(e) && e->promised_objects <= e->objects_free &&
+	       rows_fit(e, AS_IT_IS_ASKED, 0) && claims_fit(e, &c).short_segments == 0;
+}
+
+/* One more segment, outside of every grant. */
+static void others_claims(
+	const struct engine *e, enum view view, const struct stream *s, struct claims *c)
+{
+	claims_of(e, view, c);
+	c->spare = spare_slots(e);
+	c->n[s->disk][s->copies]++;
+}
+
+bool reserve_is_refusing(const struct engine *e)
+{
+	return e->refused_ns && now_ns(e) < e->refused_ns + e->cfg.put_wait_ns;
+}
+
+bool reserve_spares(struct engine *e, unsigned donor, uint32_t slots)
+{
+	struct claims c;
+	bool fits;
+
+	if (e->reserved_pools == 0)
+		return true;
+	claims_of(e, CLEANED_ASKED, &c);
+	e->donor[donor].free_slots -= slots;
+	fits = claims_fit(e, &c).short_segments == 0;
+	e->donor[donor].free_slots += slots;
+	return fits;
 }
 
 void reserve_look(struct engine *e)
@@ -336,37 +369,46 @@ void reserve_look(struct engine *e)
 
 	e->reserve_need = (struct reserve_need){0};
 	if (e->reserved_pools > 0) {
-		claims_of(e, CLEANED_KEPT, &c);
+		claims_of(e, CLEANED, &c);
 		lacking = claims_fit(e, &c).short_segments;
 		/* What is on the move takes room in two places. */
 		lacking -= lacking < e->moves_active ? lacking : e->moves_active;
-		claims_of(e, CLEANED, &c);
+		claims_of(e, CLEANED_ASKED, &c);
 		e->reserve_need = claims_fit(e, &c);
 	}
 	stat_set(&e->stats.reserved_short_pages, lacking * per_segment * e->cfg.live_percent / 100);
 	stat_set(&e->stats.promised_pages, e->promised_pages);
-	if (!e->reserve_refused)
+	if (!reserve_is_refusing(e))
 		return;
 	/* Others need room: regions for them, too. */
-	e->reserve_refused = false;
-	claims_of(e, AS_IT_IS, &c);
-	e->reserve_need.remote_slots = claims_fit(e, &c).remote_slots;
+	others_claims(e, AS_IT_IS_ASKED, &e->refused, &c);
+	e->reserve_need = claims_fit(e, &c);
 }
 
 bool reserve_allows(struct engine *e, const struct stream *s)
 {
 	struct claims c;
 
-	if (!rows_fit(e, 1))
+	if (!rows_fit(e, AS_IT_IS, 1))
 		return false;
 	if (!s->persistent)
 		return true;
-	claims_of(e, AS_IT_IS, &c);
-	c.spare = spare_slots(e);
-	c.n[s->disk][s->copies]++;
+	others_claims(e, AS_IT_IS, s, &c);
 	if (claims_fit(e, &c).short_segments == 0)
 		return true;
-	e->reserve_refused = true;
+	e->refused = *s;
+	e->refused_ns = now_ns(e);
+	return false;
+}
+
+bool reserve_is_asking(const struct engine *e)
+{
+	for (uint32_t i = 0; i < e->reserved_pools; i++) {
+		const struct pool_vol *v = &e->pool[e->reserved_row[i]];
+
+		if (v->reserved.pages > v->kept.pages || v->reserved.objects > v->kept.objects)
+			return true;
+	}
 	return false;
 }
 
@@ -396,6 +438,20 @@ bool reserve_is_tight(const struct engine *e)
 	return claims_stuck(e, &c);
 }
 
+/* Entries and objects that others must leave: what is only asked for is not promised yet. */
+static struct engine_reservation kept_unused(const struct engine *e)
+{
+	struct engine_reservation sum = {0};
+
+	for (uint32_t i = 0; i < e->reserved_pools; i++) {
+		const struct pool_vol *v = &e->pool[e->reserved_row[i]];
+
+		sum.pages += v->kept.pages > v->pages ? v->kept.pages - v->pages : 0;
+		sum.objects += v->kept.objects > v->objects ? v->kept.objects - v->objects : 0;
+	}
+	return sum;
+}
+
 int reserve_admit(
 	struct engine *e, const struct pool_row *p, const struct engine_key *k, bool *promised)
 {
@@ -411,9 +467,11 @@ int reserve_admit(
 		(e->index.entries >= e->cfg.max_pages ||
 			(object == NONE && own_object && e->objects_free == 0)))
 		return -EAGAIN;
-	if (!*promised && e->index.entries + e->promised_pages >= e->cfg.max_pages)
+	if (!*promised && e->index.entries + e->promised_pages >= e->cfg.max_pages &&
+		e->index.entries + kept_unused(e).pages >= e->cfg.max_pages)
 		return -ENOSPC;
-	if (object == NONE && !own_object && e->objects_free <= e->promised_objects)
+	if (object == NONE && !own_object && e->objects_free <= e->promised_objects &&
+		e->objects_free <= kept_unused(e).objects)
 		return -ENOSPC;
 	return 0;
 }

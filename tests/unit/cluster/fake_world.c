@@ -304,6 +304,8 @@ static void donor_message(struct world *w, unsigned donor, const struct control_
 		world_donor_send(w, donor, m);
 		return;
 	case CONTROL_LEASE_REQUEST:
+		if (d->mute)
+			return;
 		donor_grant(w, donor, m->lease_request.request_id);
 		return;
 	case CONTROL_LEASE_RENEW:

@@ -20,6 +20,7 @@ struct fake_lease {
 /* A donor: answers on its own, leases while it has room. */
 struct fake_donor {
 	bool running, hung; /* hung: reads nothing */
+	bool mute;	    /* does not answer when asked for a lease */
 	bool session;	    /* the cluster's connection reached it */
 	bool helloed;
 	uint64_t boot_id, epoch;

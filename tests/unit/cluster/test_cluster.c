@@ -80,6 +80,50 @@ static void leases_are_spread(void **state)
 	world_fini(&w);
 }
 
+/* Copies lie on different donors: what a lane has of one alone is of no use. */
+static void leases_of_a_lane_are_even(void **state)
+{
+	world_init(&w, 3, 2);
+	w.donor[0].capacity = 60;
+	w.donor[1].capacity = 24;
+	world_cluster_new(&w);
+	world_run(&w, 100 * MS);
+	for (unsigned n = 0; n < 20; n++) {
+		cluster_want_regions(w.c, 0, 1);
+		cluster_want_regions(w.c, 1, 1);
+		world_run(&w, 500 * MS);
+	}
+	assert_int_equal(world_lane_regions(&w, 0), 20);
+	assert_int_equal(world_lane_regions(&w, 1), 20);
+	for (unsigned d = 0; d < 2; d++) {
+		unsigned first = 0;
+
+		for (unsigned i = 0; i < WORLD_LEASES; i++)
+			first += w.region[d][i].used && w.region[d][i].lane == 0;
+		assert_int_equal(first, 10);
+	}
+	/* When one is full the other gives the rest. */
+	cluster_want_regions(w.c, 0, 12);
+	world_run(&w, 5000 * MS);
+	assert_int_equal(world_lane_regions(&w, 0) + world_lane_regions(&w, 1), 52);
+	world_check(&w);
+	world_fini(&w);
+}
+
+static void a_mute_donor_is_not_waited_for(void **state)
+{
+	begin(2);
+	world_run(&w, 100 * MS);
+	w.donor[0].mute = true;
+	cluster_want_regions(w.c, 0, 5);
+	world_run(&w, 3000 * MS);
+	assert_int_equal(world_info(&w, 0).phase, DONOR_UP);
+	/* One of the five is its. */
+	assert_int_equal(world_lane_regions(&w, 1), 4);
+	world_check(&w);
+	world_fini(&w);
+}
+
 static void one_request_per_donor(void **state)
 {
 	begin(1);
@@ -540,6 +584,8 @@ int main(void)
 		cmocka_unit_test(bad_configurations),
 		cmocka_unit_test(comes_up),
 		cmocka_unit_test(leases_are_spread),
+		cmocka_unit_test(leases_of_a_lane_are_even),
+		cmocka_unit_test(a_mute_donor_is_not_waited_for),
 		cmocka_unit_test(one_request_per_donor),
 		cmocka_unit_test(limit_on_leases),
 		cmocka_unit_test(refusals_back_off),

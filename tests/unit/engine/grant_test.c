@@ -333,6 +333,139 @@ static void donors_who_take_back_make_it_short(void **state)
 		assert_int_equal(world_get(w, GRANTED, i, i), 0);
 }
 
+/* One donor gave what all should have; what is left comes from another. */
+static void uneven_leases(unsigned first, unsigned run_ms)
+{
+	uint64_t possible;
+
+	w->give_regions = false;
+	raw_pool(GRANTED, PERSISTENT, 0, 2, 0);
+	for (unsigned i = 0; i < first; i++)
+		world_grant(w, 0);
+	assert_int_equal(reserve(GRANTED, 1000, true, &possible), -ENOSPC);
+	for (unsigned ms = 0; ms < run_ms && reserve(GRANTED, 1000, true, &possible); ms += 10) {
+		world_run(w, 10);
+		for (; w->wanted > 0 && w->regions < WORLD_REGIONS; w->wanted--)
+			world_grant(w, 1);
+	}
+	assert_int_equal(possible, 1000);
+	storm(1000, 2);
+}
+
+static void uneven_leases_are_made_up_for(void **state)
+{
+	(void)state;
+	uneven_leases(22, 5000);
+}
+
+static void with_few_regions(struct engine_config *cfg)
+{
+	cfg->max_regions = 20;
+}
+
+static int setup_few_regions(void **state)
+{
+	(void)state;
+	w = world_new_with(with_few_regions);
+	return 0;
+}
+
+static void a_full_table_makes_room_for_other_donors(void **state)
+{
+	(void)state;
+	uneven_leases(20, 60000);
+	assert_true(w->released > 0);
+}
+
+struct waiting_put {
+	struct engine_req req;
+	uint8_t page[ENGINE_PAGE_BYTES];
+	int status;
+};
+
+static void put_ended(struct engine_req *req, int status)
+{
+	((struct waiting_put *)req)->status = status;
+}
+
+/* Many at once, while donors take some time over each region, and one gave too much before. */
+static void others_wait_for_regions(void **state)
+{
+	enum { PUTS = 600 };
+	struct waiting_put *put = calloc(PUTS, sizeof(*put));
+	uint64_t possible;
+	unsigned done = 0;
+
+	(void)state;
+	assert_non_null(put);
+	raw_pool(GRANTED, PERSISTENT, 0, 2, 0);
+	raw_pool(OTHER, PERSISTENT, 1, 2, 0);
+	for (unsigned i = 0; i < 100 && reserve(GRANTED, 800, true, &possible); i++)
+		world_run(w, 10);
+	assert_int_equal(possible, 800);
+	w->give_regions = false;
+	for (unsigned i = 0; i < 9; i++)
+		world_grant(w, 0);
+	for (uint32_t i = 0; i < PUTS; i++) {
+		struct engine_key k = {.oid = {1, 2, 3}, .pool = OTHER, .index = i};
+
+		put[i].req.done = put_ended;
+		world_page(put[i].page, i);
+		put[i].status = engine_put(w->e, &k, put[i].page, &put[i].req);
+		if (i % 50 == 49)
+			world_run(w, 1);
+	}
+	for (unsigned ms = 0; ms < 4000; ms += 10) {
+		world_run(w, 10);
+		if (ms % 100 == 0 && w->wanted > 0 && w->regions < WORLD_REGIONS)
+			world_grant(w, 1 + w->regions % (WORLD_DONORS - 1));
+	}
+	for (unsigned i = 0; i < PUTS; i++)
+		done += put[i].status == 0;
+	assert_int_equal(done, PUTS);
+	assert_int_equal(STAT(puts_refused), 0);
+	free(put);
+	storm(800, 2);
+}
+
+static void a_grant_that_is_tried_takes_nothing(void **state)
+{
+	uint64_t possible;
+
+	(void)state;
+	w->give_regions = false;
+	raw_pool(GRANTED, PERSISTENT, 0, 1, 0);
+	raw_pool(OTHER, PERSISTENT, 1, 1, 0);
+	assert_int_equal(reserve(GRANTED, 100000, true, &possible), -ENOSPC);
+	for (uint32_t i = 0; i < 60; i++)
+		assert_int_equal(world_put(w, OTHER, i, i), 0);
+	assert_int_equal(reserve(GRANTED, 100000, true, &possible), -ENOSPC);
+	assert_true(possible > 0);
+	assert_int_equal(reserve(GRANTED, possible, true, &possible), 0);
+	storm(possible, 2);
+}
+
+static void a_refused_grant_gives_its_regions_back(void **state)
+{
+	uint64_t possible;
+
+	(void)state;
+	raw_pool(GRANTED, PERSISTENT, 0, 2, 0);
+	raw_pool(OTHER, PERSISTENT, 1, 2, 0);
+	assert_int_equal(reserve(OTHER, 300, true, &possible), -ENOSPC);
+	world_run(w, 200);
+	assert_int_equal(reserve(OTHER, 300, true, &possible), 0);
+	assert_int_equal(reserve(GRANTED, 100000, true, &possible), -ENOSPC);
+	world_run(w, 1000);
+	assert_true(STAT(regions) > 20);
+	assert_int_equal(reserve(GRANTED, 100000, false, &possible), -ENOSPC);
+	world_run(w, 3000);
+	assert_true(STAT(regions) <= 5);
+	assert_int_equal(STAT(reserved_short_pages), 0);
+	for (uint32_t i = 0; i < 300; i++)
+		assert_int_equal(world_put(w, OTHER, i, i), 0);
+}
+
 static void nonsense_is_refused(void **state)
 {
 	uint64_t possible;
@@ -362,6 +495,12 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			dead_entries_are_no_reason_to_refuse, setup_few_entries, teardown),
 		LOCAL(donors_who_take_back_make_it_short),
+		LOCAL(uneven_leases_are_made_up_for),
+		cmocka_unit_test_setup_teardown(
+			a_full_table_makes_room_for_other_donors, setup_few_regions, teardown),
+		LOCAL(others_wait_for_regions),
+		LOCAL(a_grant_that_is_tried_takes_nothing),
+		LOCAL(a_refused_grant_gives_its_regions_back),
 		LOCAL(nonsense_is_refused),
 	};
 
