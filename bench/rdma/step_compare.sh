@@ -7,13 +7,14 @@ spill=$([ $QUICK = 1 ] && echo 12288 || echo 20480)
 
 clean_up
 donor_start $TARGET 'region: {size: 16MiB}' 'memory: {min: 512MiB, max: 512MiB, floor: 1%}'
-backend_config "$TARGET" 'store: {size: 32MiB, max_pages: 262144}' 'pools: {copies: 1}'
+backend_config "$TARGET" 'store: {size: 32MiB, max_pages: 262144, checksum_percent: 100}' 'pools: {copies: 1}'
 backend_start
 wait_for "the donor is up" donors_up 1
 read_server_start
 devices_up
 for name in $(device_names); do device_fill "${DEVICE[$name]}"; done
 
+# A sixteenth of the pages is the default for checksums; here every page is incompressible.
 # The last pool is larger than the local tier: what was put before it is on the donor alone.
 fallow_pages put --pool inc --pages "$pages" --depth 16 --seed 1 >/dev/null || fail "cannot store"
 fallow_pages put --pool half --pages "$pages" --depth 16 --seed 2 --compressible 50 >/dev/null || fail "cannot store"
