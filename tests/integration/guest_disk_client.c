@@ -173,11 +173,12 @@ static void wait_for_it(void)
 		struct guest_ring *r = &c.ring[i];
 
 		if (r->event_idx)
-			__atomic_store_n(&r->avail->ring[r->num], r->last_used, __ATOMIC_RELEASE);
+			/* With a full barrier: the used ring is looked at after it. */
+			__atomic_exchange_n(
+				&r->avail->ring[r->num], r->last_used, __ATOMIC_SEQ_CST);
 		p[i] = (struct pollfd){.fd = c.call[i], .events = POLLIN};
 	}
 	p[RINGS] = (struct pollfd){.fd = c.fd, .events = POLLIN};
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (reap())
 		return;
 	if (poll(p, RINGS + 1, WAIT_MS) <= 0)
