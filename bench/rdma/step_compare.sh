@@ -14,7 +14,7 @@ read_server_start
 devices_up
 for name in $(device_names); do device_fill "${DEVICE[$name]}"; done
 
-# A sixteenth of the pages is the default for checksums; here every page is incompressible.
+# By default checksums are kept for 6 % of max_pages; more of the pages here are incompressible.
 # The last pool is larger than the local tier: what was put before it is on the donor alone.
 fallow_pages put --pool inc --pages "$pages" --depth 16 --seed 1 >/dev/null || fail "cannot store"
 fallow_pages put --pool half --pages "$pages" --depth 16 --seed 2 --compressible 50 >/dev/null || fail "cannot store"

@@ -10,6 +10,7 @@
 
 #include "client-backend/frontend/socket_session.h"
 #include "lib/core/log.h"
+#include "tests/fuzz/input.h"
 #include "tests/unit/frontend/fake_engine.h"
 
 #define LANES 2u
@@ -117,29 +118,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 		     sizeof(err)) == 0);
 	unlink(path); /* sessions come by socketpair() */
 	return 0;
-}
-
-/* The rest of the input. */
-struct input {
-	const uint8_t *at;
-	size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned bytes)
-{
-	uint64_t v = 0;
-	for (unsigned i = 0; i < bytes && in->left; i++, in->left--)
-		v |= (uint64_t)*in->at++ << 8 * i;
-	return v;
-}
-
-static void take_bytes(struct input *in, void *to, size_t bytes)
-{
-	size_t n = bytes < in->left ? bytes : in->left;
-	memset(to, 0, bytes);
-	memcpy(to, in->at, n);
-	in->at += n;
-	in->left -= n;
 }
 
 static void deliver(int fd, const void *buf, size_t len)

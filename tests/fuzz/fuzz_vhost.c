@@ -11,6 +11,7 @@
 
 #include "client-backend/frontend/vhost_session.h"
 #include "lib/core/log.h"
+#include "tests/fuzz/input.h"
 #include "tests/unit/vhost/guest.h"
 #include "tests/unit/vhost/ramdisk.h"
 
@@ -83,29 +84,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	log_fd = memfd_create("log", MFD_CLOEXEC);
 	MUST(pipe2(pipe_fd, O_CLOEXEC) == 0);
 	return 0;
-}
-
-/* The rest of the input. */
-struct input {
-	const uint8_t *at;
-	size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned bytes)
-{
-	uint64_t v = 0;
-	for (unsigned i = 0; i < bytes && in->left; i++, in->left--)
-		v |= (uint64_t)*in->at++ << 8 * i;
-	return v;
-}
-
-static void take_bytes(struct input *in, void *to, size_t bytes)
-{
-	size_t n = bytes < in->left ? bytes : in->left;
-	memset(to, 0, bytes);
-	memcpy(to, in->at, n);
-	in->at += n;
-	in->left -= n;
 }
 
 static void lanes_run(void)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "client-backend/frontend/vring.h"
+#include "tests/fuzz/input.h"
 #include "tests/unit/vhost/guest.h"
 
 #define NUM 16u
@@ -25,20 +26,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	guest_init(&guest);
 	memory = guest_memory(&guest);
 	return 0;
-}
-
-/* The rest of the input. */
-struct input {
-	const uint8_t *at;
-	size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned bytes)
-{
-	uint64_t v = 0;
-	for (unsigned i = 0; i < bytes && in->left; i++, in->left--)
-		v |= (uint64_t)*in->at++ << 8 * i;
-	return v;
 }
 
 struct world {
