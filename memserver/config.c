@@ -89,7 +89,9 @@ static const struct config_field memory_fields[] = {
 		"Memory pressure (PSI, full avg10) above which regions are taken back; 0 to "
 		"ignore."),
 	CONFIG_VALUE(memserver_config, "interval", memory.interval_ns, CONFIG_DURATION, "1s",
-		10 * CONFIG_MS, 60 * CONFIG_S, "How often memory and pressure are looked at."),
+		10 * CONFIG_MS, 60 * CONFIG_S,
+		"How often memory and pressure are looked at, give or take a quarter: when a "
+		"message wakes the server anyway, if it can be."),
 	CONFIG_TEXT(memserver_config, "meminfo", memory.meminfo, CONFIG_PATH, "/proc/meminfo",
 		CONFIG_NOT_EMPTY, "Where MemTotal and MemAvailable are read."),
 	CONFIG_TEXT(memserver_config, "psi", memory.psi, CONFIG_PATH, "/proc/pressure/memory",

@@ -70,6 +70,7 @@ static void peer_message(void *ctx, struct control_session *c, const struct cont
 	/* p is gone when this ends the session. */
 	lease_session_message(s->book, p->lease, m);
 	memserver_book_settle(s);
+	memserver_pressure_awake(s);
 }
 
 static void peer_closed(void *ctx, struct control_session *c, int status, const char *why)

@@ -60,6 +60,8 @@ void memserver_pressure_stop(struct memserver *s);
 void memserver_pressure_limits(
 	const struct memserver *s, const struct memserver_config *cfg, struct pressure_config *out);
 void memserver_pressure_look(struct memserver *s);
+/* The server is awake anyway: a look that is nearly due needs no wake-up of its own. */
+void memserver_pressure_awake(struct memserver *s);
 /* Bytes of an amount on this machine, rounded down to whole regions. */
 uint64_t memserver_amount_bytes(const struct memserver *s, const struct config_amount *a);
 

@@ -61,9 +61,30 @@ void memserver_pressure_look(struct memserver *s)
 	memserver_book_settle(s);
 }
 
+/* The next look comes by itself only when no message has led to one by then. */
+static void look_later(struct memserver *s)
+{
+	uint64_t us = s->cfg.memory.interval_ns / 1000 * 5 / 4;
+	struct timeval in = {
+		.tv_sec = (time_t)(us / 1000000), .tv_usec = (suseconds_t)(us % 1000000)};
+
+	evtimer_add(s->pressure_timer, &in);
+}
+
 static void pressure_interval(evutil_socket_t fd, short what, void *arg)
 {
 	memserver_pressure_look(arg);
+	look_later(arg);
+}
+
+void memserver_pressure_awake(struct memserver *s)
+{
+	uint64_t past_ns = env_now_ns(&env_system) - s->sample.now_ns;
+
+	if (past_ns < s->cfg.memory.interval_ns / 4 * 3)
+		return;
+	memserver_pressure_look(s);
+	look_later(s);
 }
 
 /* libevent knows no POLLPRI: an epoll descriptor in between makes the event readable. */
@@ -101,17 +122,14 @@ static void psi_watch(struct memserver *s)
 
 int memserver_pressure_start(struct memserver *s, char *err, size_t err_bytes)
 {
-	uint64_t us = s->cfg.memory.interval_ns / 1000;
-	struct timeval every = {
-		.tv_sec = (time_t)(us / 1000000), .tv_usec = (suseconds_t)(us % 1000000)};
-
-	s->pressure_timer = event_new(s->base, -1, EV_PERSIST, pressure_interval, s);
-	if (!s->pressure_timer || event_add(s->pressure_timer, &every)) {
+	s->pressure_timer = evtimer_new(s->base, pressure_interval, s);
+	if (!s->pressure_timer) {
 		snprintf(err, err_bytes, "out of memory");
 		return -ENOMEM;
 	}
 	psi_watch(s);
 	memserver_pressure_look(s);
+	look_later(s);
 	return 0;
 }
 
