@@ -3,7 +3,9 @@
 #include <endian.h>
 #include <errno.h>
 #include <netdb.h>
+#include <pthread.h>
 #include <rdma/rdma_cma.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -34,8 +36,9 @@ struct reader {
 static int usage(void)
 {
 	fputs("usage: bench_read serve PORT\n"
-	      "       bench_read run HOST PORT BYTES DEPTH READS\n"
-	      "Prints one JSON line. DEPTH: 1 to 16 reads in flight.\n",
+	      "       bench_read run HOST PORT BYTES DEPTH READS [beside]\n"
+	      "Prints one JSON line. DEPTH: 1 to 16 reads in flight. beside: meanwhile a second\n"
+	      "thread polls, as the client of a daemon does.\n",
 		stderr);
 	return 2;
 }
@@ -225,8 +228,20 @@ static int reads_run(struct reader *r, uint64_t reads, struct samples *s)
 	return 0;
 }
 
-static int run(char **arg)
+/* What a client of libfallow does while it polls; it never finds anything. */
+static void *beside_poll(void *arg)
 {
+	static _Atomic uint32_t word;
+
+	for (unsigned i = 0; !atomic_load_explicit(&word, memory_order_acquire); i++)
+		if (i % 32 == 0)
+			samples_now_ns();
+	return arg;
+}
+
+static int run(char **arg, bool beside)
+{
+	pthread_t poller;
 	uint64_t reads = strtoull(arg[4], NULL, 0);
 	struct reader r = {.bytes = (unsigned)atoi(arg[2]),
 		.depth = (unsigned)atoi(arg[3]),
@@ -238,6 +253,9 @@ static int run(char **arg)
 	if (samples_init(&s, reads) || samples_init(&warm, 1) ||
 		reader_connect(&r, arg[0], arg[1]) || reads_run(&r, reads / 10 + 1, &warm))
 		return 1;
+	errno = EAGAIN;
+	if (beside && pthread_create(&poller, NULL, beside_poll, NULL))
+		return complain("thread") ? 1 : 0;
 	uint64_t start = samples_now_ns();
 	if (reads_run(&r, reads, &s))
 		return 1;
@@ -256,6 +274,8 @@ int main(int argc, char **argv)
 	if (argc == 3 && !strcmp(argv[1], "serve"))
 		return serve(argv[2]);
 	if (argc == 7 && !strcmp(argv[1], "run"))
-		return run(argv + 2);
+		return run(argv + 2, false);
+	if (argc == 8 && !strcmp(argv[1], "run") && !strcmp(argv[7], "beside"))
+		return run(argv + 2, true);
 	return usage();
 }

@@ -3,8 +3,8 @@
 TARGET=2                  # the node that holds what node 1 asks for
 DEVICE_MIB=192 SET_MIB=32 # of each peer's device, and how much of it fio uses
 
-device() { lab device "$1" 2>/dev/null || echo rxe0; } # for verbs
-address() { lab address "$1" 2>/dev/null || echo "10.77.0.$1"; }
+device() { lab device "$1"; } # for verbs
+address() { lab address "$1"; }
 
 # sample NAME JSON: one line of figures
 sample() {
@@ -65,8 +65,8 @@ read_server_start() {
 
 read_server_end() { lab exec $TARGET 'pkill -KILL -x bench_read' || true; }
 
-read_loop() { # DEPTH READS [BYTES]
-	lab exec 1 "timeout 120 $BIN/bench_read run $(address $TARGET) 7500 ${3:-4096} $1 $2" 2>&1
+read_loop() { # DEPTH READS [BYTES [beside]]
+	lab exec 1 "timeout 120 $BIN/bench_read run $(address $TARGET) 7500 ${3:-4096} $1 $2 ${4:-}" 2>&1
 }
 
 ### Fallow

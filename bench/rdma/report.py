@@ -19,6 +19,7 @@ PEERS = {
 LATENCIES = [
     ("ib_read_lat", "raw READ, ib_read_lat (typical)"),
     ("read_loop_1", "raw READ, our loop"),
+    ("read_loop_beside", "raw READ, our loop, a second thread polling beside it"),
     ("read_loop_record", "raw READ, our loop, 4152 bytes: an incompressible page's record"),
     ("read_loop_half", "raw READ, our loop, 2112 bytes: about half a page's record"),
     ("get_incompressible_1", "Fallow get, incompressible, polling"),
@@ -45,8 +46,8 @@ TARGETS = [
      ("get_incompressible_1", "p50_us"), ("read_loop_1", "p50_us"), "<=", 1.15),
     ("the same over ib_read_lat's typical latency",
      ("get_incompressible_1", "p50_us"), ("ib_read_lat", "p50_us"), "<=", 1.15),
-    ("the same over our READ loop with as many bytes as the record has",
-     ("get_incompressible_1", "p50_us"), ("read_loop_record", "p50_us"), "<=", 1.15),
+    ("the same over our READ loop with a second thread polling beside it, as a get has",
+     ("get_incompressible_1", "p50_us"), ("read_loop_beside", "p50_us"), "<=", 1.15),
     ("get of a page that compresses 2:1, p50, over our READ loop",
      ("get_half_1", "p50_us"), ("read_loop_1", "p50_us"), "<=", 1.15),
     ("get of a page that compresses 2:1 over an incompressible one, p50",
