@@ -21,6 +21,17 @@ LIMIT_S=900
 measure poweroff_fill fallow_pages put --pool held --pages $((mib * 256)) --depth 16 --seed 7
 wait_for "two copies of everything" json_is status '.segments_underreplicated == 0'
 PERF_NODE=3 measure poweroff_ib_write_bw perftest bandwidth ib_write_bw 1048576 -n 64
+# A repaired byte comes in from the holder that is left and goes out to the new one: what raw verbs carry both ways at once.
+both_ways() {
+	local in out
+	in=$(mktemp)
+	PERF_NODE=3 perftest bandwidth ib_read_bw 1048576 -D 10 >"$in" &
+	out=$(PERF_NODE=4 perftest bandwidth ib_write_bw 1048576 -D 10) && wait $! || { cat "$in"; echo "$out"; rm "$in"; return 1; }
+	jq -cn --slurpfile in "$in" --argjson out "$out" \
+		'{in_mib_s: $in[0].mib_s, out_mib_s: $out.mib_s, mib_s: ([$in[0].mib_s, $out.mib_s] | min)}'
+	rm "$in"
+}
+measure poweroff_both_ways both_ways
 
 load="$BIN/bench_pages get --socket /run/f.sock --http /run/f.http --pool held --pages $((mib * 256)) --seed 7"
 lab start 1 load "until [ -e /run/load.end ]; do $load --seconds 10 || echo failed; done; echo end" >/dev/null
