@@ -102,7 +102,6 @@ devices_up() {
 			sample "left_out.$name" "$(jq -cn --arg device "$name" --arg why "$out" '{device: $device, why: $why}')"
 		fi
 	done
-	[ -n "${DEVICE[fallow]:-}" ] || say "fallow as a block device is left out: no --device fallow=PATH"
 }
 
 devices_down() {

@@ -12,7 +12,8 @@ PEERS = {
     "nbd": "NBD over TCP, nbdkit memory",
     "virtio": "virtio disk, host memory",
     "zram": "local zram",
-    "fallow": "Fallow's block device",
+    "disk": "virtio disk held to 120 requests/s and 120 MiB/s",
+    "fallow": "Fallow's swap disk, by NBD to vhost-user",
 }
 
 # Rows of the tables: name of the samples, what they are.
@@ -60,6 +61,10 @@ TARGETS = [
      ("get_sleeping_1", "p50_us"), ("nvme_rdma.read_1", "p50_us"), "<=", 0.8),
     ("put, p50, over NVMe-oF/RDMA write",
      ("put_1", "p50_us"), ("nvme_rdma.write_1", "p50_us"), "<=", 0.1),
+    ("as swap: time of a major fault, p50, over NVMe-oF/RDMA's",
+     ("swap.fallow", "p50_us"), ("swap.nvme_rdma", "p50_us"), "<=", 0.8),
+    ("as swap: throughput of Redis over NVMe-oF/RDMA's",
+     ("redis.fallow", "per_s"), ("redis.nvme_rdma", "per_s"), ">=", 1.5),
     ("memory server's own processor time under load, percent",
      ("cpu", "memserver_percent"), None, "<", 0.5),
     ("longest get after a donor's power-off at R=2, ms",
@@ -155,13 +160,21 @@ def swap_table(figures):
         rows.append([text] + [number(figures.median("swap." + name, f)) for f in
                               ("p50_us", "p99_us", "p999_us", "faults_per_s", "accesses_per_s")] +
                     [number(p50 / best if best else None, 2)])
-    if not rows:
-        return []
-    note = []
-    if figures.median("swap.fallow", "p50_us") is None:
-        note = ["No row for Fallow as swap: no block device of it was given (`--device fallow=PATH`).", ""]
-    return table(["swap, twice the memory allowed", "fault p50 us", "p99 us", "p99.9 us", "faults/s", "accesses/s",
-                  "p50 / NVMe-oF RDMA"], rows) + note
+    rates = figures.median("redis.nvme_rdma", "per_s")
+    programs = []
+    for name, text in PEERS.items():
+        rate = figures.median("redis." + name, "per_s")
+        if rate is not None:
+            programs.append([text, number(rate)] + [number(figures.median("redis." + name, f)) for f in
+                            ("mean_us", "p50_us", "p99_us")] + [number(rate / rates if rates else None, 2)])
+    lines = []
+    if rows:
+        lines += table(["swap, twice the memory allowed", "fault p50 us", "p99 us", "p99.9 us", "faults/s", "accesses/s",
+                        "p50 / NVMe-oF RDMA"], rows)
+    if programs:
+        lines += table(["Redis with text, half of it in memory, on swap", "GETs/s", "mean us", "p50 us", "p99 us",
+                        "GETs / NVMe-oF RDMA"], programs)
+    return lines
 
 
 def extras(figures):

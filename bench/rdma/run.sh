@@ -8,12 +8,12 @@ Usage: ./run bench rdma [OPTION...]
   --quick              one short round of everything: for trying the bench, not for figures
   --rounds N           rounds, of which the median counts (3)
   --step NAME          only this step; may be given again. Steps: compare cpu swap poweroff
-  --device NAME=PATH   a block device that node 1 has, measured like the others; "fallow" for Fallow's
+  --device NAME=PATH   a block device that node 1 has, measured like the others or in the place of one
   --results DIRECTORY  where rdma.json, rdma.md and rdma.svg go (bench/results)
 
 compare   raw verbs, gets, puts and spills of Fallow, and the peers as block devices
 cpu       the memory server's own processor time in a minute of load
-swap      each device as swap, for twice the memory allowed
+swap      each device as swap for twice the memory allowed: a random walk, and Redis
 poweroff  a donor loses its power at R=2: longest get, time until all copies are there again
 
 One cluster of the lab serves one run; what other steps measured earlier stays in rdma.json with its own date.
@@ -65,9 +65,12 @@ else
 fi
 LAB_DIR=$(mktemp -d "${TMPDIR:-/tmp}/fallow-lab-bench.XXXXXX")
 DISK=$(mktemp /dev/shm/fallow-bench-disk.XXXXXX)
+SLOW=$(mktemp /dev/shm/fallow-bench-disk.XXXXXX)
 SAMPLES=$(mktemp)
 export FALLOW_LAB_DIR=$LAB_DIR FALLOW_LAB_BUILD=$BUILD FALLOW_LAB_OWNER=$$
 export FALLOW_LAB_QEMU_ARGS_1="-drive file=$DISK,format=raw,if=none,id=peer -device virtio-blk-pci,drive=peer,serial=fallow-peer"
+FALLOW_LAB_QEMU_ARGS_1+=" -drive file=$SLOW,format=raw,if=none,id=slow,throttling.iops-total=120,throttling.bps-total=125829120"
+FALLOW_LAB_QEMU_ARGS_1+=" -device virtio-blk-pci,drive=slow,serial=fallow-slow"
 
 lab() { scripts/lab.sh "$@"; }
 show_logs() { :; }
@@ -79,13 +82,13 @@ finish() {
 	[ $code = 0 ] || show_logs >&2
 	devices_down
 	lab down
-	rm -rf "$LAB_DIR" "$DISK" "$SAMPLES"
+	rm -rf "$LAB_DIR" "$DISK" "$SLOW" "$SAMPLES"
 	exit $code
 }
 trap finish EXIT
 trap 'exit 1' INT TERM
 
-truncate -s 256M "$DISK"
+truncate -s 256M "$DISK" "$SLOW"
 lab up $NODES || exit 1
 . tests/lab/lib.sh
 . bench/rdma/lib.sh

@@ -2,7 +2,7 @@
 # NBD over TCP to nbdkit's memory plugin.
 device_up() {
 	lab start $TARGET nbdkit "exec nbdkit -f -p 10809 -P /tmp/fallow-nbdkit.pid memory size=${DEVICE_MIB}M" >/dev/null
-	lab exec 1 "modprobe nbd nbds_max=1
+	lab exec 1 "modprobe nbd nbds_max=2
 		for i in \$(seq 100); do
 			nbd-client $(address $TARGET) 10809 /dev/nbd0 >/run/nbd.log 2>&1 && { echo /dev/nbd0; exit; }
 			sleep 0.1
