@@ -15,26 +15,19 @@
 static int text_read(const char *path, char *buf, size_t cap)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	size_t len = 0;
+	ssize_t n;
 
 	if (fd < 0)
 		return -errno;
-	while (len < cap - 1) {
-		ssize_t n = read(fd, buf + len, cap - 1 - len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0) {
-			int rc = -errno;
-			close(fd);
-			return rc;
-		}
-		if (!n)
-			break;
-		len += (size_t)n;
-	}
+	/* The kernel makes such a file's text in one go: one read has all of it. */
+	do
+		n = read(fd, buf, cap - 1);
+	while (n < 0 && errno == EINTR);
+	int rc = n < 0 ? -errno : 0;
+
 	close(fd);
-	buf[len] = '\0';
-	return 0;
+	buf[n > 0 ? n : 0] = '\0';
+	return rc;
 }
 
 /* The start of the line that begins with name; NULL: none does. */

@@ -167,15 +167,29 @@ static void session_kill(struct control_session *s)
 		session_free(s);
 }
 
-/* Queues one frame; the caller looked at the state. */
-static int session_queue(struct control_session *s, const struct control_msg *m)
+/* What the kernel takes at once need not wait until libevent has asked whether it would. An error
+ * shows again when the rest is written. */
+static size_t frame_send(struct control_session *s, const uint8_t *frame, size_t len)
+{
+	if (evbuffer_get_length(bufferevent_get_output(s->bev)) > 0)
+		return 0;
+	ssize_t n = send(bufferevent_getfd(s->bev), frame, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+	return n > 0 ? (size_t)n : 0;
+}
+
+/* Sends one frame, or queues it; the caller looked at the state. Of a session's last frame the end
+ * is waited for, so it is always queued. */
+static int session_queue(struct control_session *s, const struct control_msg *m, bool last)
 {
 	uint8_t frame[CONTROL_FRAME_MAX_BYTES];
 	ssize_t len = control_encode(m, frame, sizeof(frame));
 
 	if (len < 0)
 		return (int)len;
-	if (bufferevent_write(s->bev, frame, (size_t)len))
+	size_t sent = last ? 0 : frame_send(s, frame, (size_t)len);
+
+	if (sent < (size_t)len && bufferevent_write(s->bev, frame + sent, (size_t)len - sent))
 		return -ENOMEM;
 	stat_add(&s->loop->stats.messages_out, 1);
 	stat_add(&s->loop->stats.bytes_out, (uint64_t)len);
@@ -188,7 +202,7 @@ static void queue_error(struct control_session *s, int status, const char *text)
 
 	m.error.status = status;
 	snprintf(m.error.text, sizeof(m.error.text), "%s", text);
-	session_queue(s, &m);
+	session_queue(s, &m, true);
 }
 
 /* The last bytes are with the kernel: say so to the peer, and wait for it to close. */
@@ -527,7 +541,7 @@ int control_session_send(struct control_session *s, const struct control_msg *m)
 {
 	if (s->state != SESSION_OPEN)
 		return -ENOTCONN;
-	int rc = session_queue(s, m);
+	int rc = session_queue(s, m, false);
 	if (rc == -EINVAL)
 		return rc;
 	if (!rc &&
