@@ -28,6 +28,7 @@ Usage: ./run guest COMMAND [ARGUMENT...]
   hang, resume        stop its processors and its clock; let them go on
   qmp JSON            a command for QEMU's monitor; prints the answer
   log                 the kernel's console
+  tasks               have the kernel tell its console what each processor and each blocked task is at (its magic key)
   status              whether it runs
   check               whether a guest can be started here; fetches what it needs
   down                end everything
@@ -139,6 +140,20 @@ start_qemu() { # MIB MAX_MIB CPUS APPEND ARGUMENT...
 		-chardev "pipe,id=monitor,path=$GUEST/monitor" -mon chardev=monitor,mode=control \
 		-device virtio-rng-pci "$@" </dev/null >"$GUEST/qemu.log" 2>&1 &
 	echo $! >"$GUEST/pid"
+	process_began $! || guest_failed
+}
+
+# Says all that is known of a QEMU of this shell that did not do what it should.
+guest_failed() {
+	local pid code=0
+	pid=$(guest_pid)
+	tail -n 20 "$GUEST/qemu.log" "$GUEST/console" >&2 || true
+	if kill -0 "$pid" 2>/dev/null; then
+		die "guest: it has not come up in $BOOT_LIMIT_S s"
+	fi
+	wait "$pid" 2>/dev/null || code=$?
+	[ $code != 127 ] || die "guest: QEMU has ended"
+	die "guest: QEMU ended with exit code $code$([ $code -le 128 ] || echo ", by signal $((code - 128))")"
 }
 
 times_up() { grep -c '^up .* \.$' "$GUEST/answers" || true; }
@@ -146,10 +161,7 @@ times_up() { grep -c '^up .* \.$' "$GUEST/answers" || true; }
 guest_wait() { # UP: until it was up this many times
 	local end=$((SECONDS + BOOT_LIMIT_S))
 	until [ "$(times_up)" -ge "$1" ]; do
-		if ! guest_runs || [ $SECONDS -ge $end ]; then
-			tail -n 20 "$GUEST/qemu.log" "$GUEST/console" >&2
-			die "guest: it did not start"
-		fi
+		guest_runs && [ $SECONDS -lt $end ] || guest_failed
 		sleep 0.1
 	done
 }
@@ -241,6 +253,7 @@ guest_exec() {
 		fi
 		if [ $SECONDS -ge $end ]; then
 			echo "guest: it has not answered for $EXEC_LIMIT_S s" >&2
+			(guest_tasks) || true
 			exit 124
 		fi
 		sleep 0.05
@@ -289,6 +302,15 @@ guest_reset() {
 	guest_qmp '{"execute":"set-action","arguments":{"reboot":"shutdown"}}' >/dev/null
 }
 
+# Needs nothing of the guest but its keyboard's interrupt: a guest that does not answer can still tell.
+guest_tasks() {
+	local key
+	for key in 9 l w; do
+		guest_qmp '{"execute":"send-key","arguments":{"keys":[{"type":"qcode","data":"alt"},{"type":"qcode","data":"sysrq"},{"type":"qcode","data":"'$key'"}]}}' >/dev/null
+		sleep 1
+	done
+}
+
 guest_kill() { end_process "$(guest_pid)"; }
 
 guest_status() {
@@ -303,7 +325,7 @@ guest_status() {
 command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
-up | exec | start | plug | reset | kill | qmp | status | check | down) "guest_$command" "$@" ;;
+up | exec | start | plug | reset | tasks | kill | qmp | status | check | down) "guest_$command" "$@" ;;
 hang) guest_qmp '{"execute":"stop"}' >/dev/null ;;
 resume) guest_qmp '{"execute":"cont"}' >/dev/null ;;
 log) cat "$GUEST/console" ;;
