@@ -46,7 +46,7 @@ backend_socket() { echo "$T/$1.sock"; } # DISK
 # Disks served by QEMU's own storage daemon from files in memory.
 stand_in_start() { # NAME MIB QUEUES
 	truncate -s "$2M" "$T/$1.img"
-	qemu-storage-daemon --blockdev "driver=file,node-name=d,filename=$T/$1.img,discard=unmap" --export \
+	"${DAEMON[@]}" qemu-storage-daemon --blockdev "driver=file,node-name=d,filename=$T/$1.img,discard=unmap" --export \
 		"type=vhost-user-blk,id=e,node-name=d,addr.type=unix,addr.path=$T/$1.sock,writable=on,num-queues=$3" \
 		>"$T/$1.log" 2>&1 &
 	STAND_IN[$1]=$!
@@ -99,7 +99,8 @@ guest_start_with() { # [OPTION...] DISK[:QUEUES]...: disks are /dev/vda, /dev/vd
 
 in_guest() { guest exec "$@" || fail "in the guest: exit code $?: $*"; }
 
-guest_is() { guest exec "$@" >/dev/null; }
+# A short question; a guest that does not answer within the time of any single wait never will.
+guest_is() { FALLOW_GUEST_EXEC_LIMIT_S=$LIMIT_S guest exec "$@" >/dev/null; }
 
 # Busybox's plain -d asks for both and gets "once": the kernel wants to be told of one kind. virtio_blk calls every disk
 # rotational, and the kernel discards freed swap only on those that are not.
