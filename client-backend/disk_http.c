@@ -408,8 +408,8 @@ void disks_metrics(struct daemon *d, struct metrics *m)
 	}
 	disk_family(d, m, "fallow_guest_disk_in_flight", "gauge", "Requests under way.",
 		value_in_flight);
-	disk_family(d, m, "fallow_guest_disk_connected", "gauge", "1: a guest is connected.",
-		value_connected);
+	disk_family(d, m, "fallow_guest_disk_connected", "gauge",
+		"QEMUs connected; two while a guest migrates between them.", value_connected);
 	disk_family(d, m, "fallow_guest_disk_reserved_pages", "gauge", "Pages promised to it.",
 		value_reserved);
 	disk_family(

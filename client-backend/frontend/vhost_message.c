@@ -57,8 +57,6 @@ static enum vhost_violation set_features(struct vhost_session *ss)
 		return VHOST_VIOLATION_FEATURES;
 	for (unsigned i = 0; i < s->cfg.queues; i++)
 		ss->ring[i].changed = true;
-	if (set_features_stops(ss) && s->dev_ops->features_set)
-		s->dev_ops->features_set(s->dev, wanted & VHOST_DEVICE_FEATURES);
 	ss->features = wanted;
 	return VHOST_VIOLATION_NONE;
 }
