@@ -19,11 +19,15 @@ Usage: ./run guest COMMAND [ARGUMENT...]
     --program FILE    a static program for the guest's /bin
     --host            this machine's files read-only under /host, for `chroot /host PROGRAM`; costs page cache
     --append WORDS    for the kernel's command line
+    --incoming DIR    takes over the guest of that FALLOW_GUEST_DIR, with the same other options, when that is told
+                      to migrate to here
   exec CMD...         run a shell command in the guest; its output and its exit code (125: the guest died or was
                       reset; 124: it does not answer)
   start NAME CMD...   run a command in the background; output in the guest's /tmp/NAME.log, exit code in /tmp/NAME.code
   plug MIB            add memory (a multiple of 128)
   reset               as its reset button does; waits until it takes commands again
+  migrate DIR         move the running guest to the one that was started with --incoming in that FALLOW_GUEST_DIR; when
+                      it fails the guest goes on here
   kill                end it as a power failure does
   hang, resume        stop its processors and its clock; let them go on
   qmp JSON            a command for QEMU's monitor; prints the answer
@@ -158,13 +162,18 @@ guest_failed() {
 
 times_up() { grep -c '^up .* \.$' "$GUEST/answers" || true; }
 
-guest_wait() { # UP: until it was up this many times
+wait_until() { # COMMAND...: as long as the guest runs
 	local end=$((SECONDS + BOOT_LIMIT_S))
-	until [ "$(times_up)" -ge "$1" ]; do
+	until "$@"; do
 		guest_runs && [ $SECONDS -lt $end ] || guest_failed
 		sleep 0.1
 	done
 }
+
+was_up() { [ "$(times_up)" -ge "$1" ]; } # TIMES
+
+# What is written to its pipe before QEMU has opened that is lost.
+monitor_greets() { grep -qs '"QMP"' "$GUEST/monitor.log"; }
 
 need_guest() {
 	guest_runs || {
@@ -188,7 +197,7 @@ guest_check() {
 }
 
 guest_up() {
-	local mib=256 max="" cpus=1 append="" programs=() disks=() extra=() begin=$SECONDS option n=0
+	local mib=256 max="" cpus=1 append="" from="" programs=() disks=() extra=() begin=$SECONDS option n=0
 	while [ $# -gt 0 ]; do
 		option=$1
 		shift
@@ -200,6 +209,7 @@ guest_up() {
 		--disk) disks+=("$1") ;;
 		--program) programs+=("$1") ;;
 		--append) append="$append $1" ;;
+		--incoming) from=$1 && extra+=(-incoming "unix:$GUEST/incoming") ;;
 		--host)
 			append="$append fallow.host"
 			extra+=(-virtfs "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap")
@@ -219,10 +229,17 @@ guest_up() {
 		extra+=("${DISK[@]}")
 		n=$((n + 1))
 	done
-	make_initrd "$GUEST/initrd" ${programs[@]+"${programs[@]}"}
+	# The same machine to the byte: it was built from the same files.
+	if [ -n "$from" ]; then
+		cp "$from/initrd" "$GUEST/initrd"
+	else
+		make_initrd "$GUEST/initrd" ${programs[@]+"${programs[@]}"}
+	fi
 	start_qemu "$mib" "${max:-$mib}" "$cpus" "$append" ${extra[@]+"${extra[@]}"}
-	guest_wait 1
+	[ -n "$from" ] || wait_until was_up 1
+	wait_until monitor_greets
 	guest_qmp '{"execute":"qmp_capabilities"}' >/dev/null
+	[ -z "$from" ] || { echo "guest: waits for the guest of $from" && return; }
 	echo "guest: up with $mib MiB ($ACCEL) after $((SECONDS - begin)) s"
 }
 
@@ -298,8 +315,25 @@ guest_reset() {
 	up=$(times_up)
 	guest_qmp '{"execute":"set-action","arguments":{"reboot":"reset"}}' >/dev/null
 	guest_qmp '{"execute":"system_reset"}' >/dev/null
-	guest_wait $((up + 1))
+	wait_until was_up $((up + 1))
 	guest_qmp '{"execute":"set-action","arguments":{"reboot":"shutdown"}}' >/dev/null
+}
+
+guest_migrate() { # DIR
+	local answer state="" end=$((SECONDS + BOOT_LIMIT_S))
+	[ -S "${1:-}/incoming" ] || die "guest: nobody waits for a guest in '${1:-}'"
+	guest_qmp "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"unix:$1/incoming\"}}" >/dev/null
+	until [[ $state == @(completed|failed|cancelled) ]]; do
+		if [ $SECONDS -ge $end ]; then
+			guest_qmp '{"execute":"migrate_cancel"}' >/dev/null
+			die "guest: it has not migrated in $BOOT_LIMIT_S s"
+		fi
+		sleep 0.1
+		answer=$(guest_qmp '{"execute":"query-migrate"}')
+		state=$(jq -r .return.status <<<"$answer")
+	done
+	[ "$state" = completed ] || die "guest: the migration $state: $(jq -r '.return["error-desc"] // "no reason given"' <<<"$answer")"
+	jq -r '.return | "guest: migrated in \(.["total-time"]) ms, \(.downtime) ms of them at rest; \(.ram.transferred / 1048576 | floor) MiB sent"' <<<"$answer"
 }
 
 # Needs nothing of the guest but its keyboard's interrupt: a guest that does not answer can still tell.
@@ -325,7 +359,7 @@ guest_status() {
 command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
-up | exec | start | plug | reset | tasks | kill | qmp | status | check | down) "guest_$command" "$@" ;;
+up | exec | start | plug | reset | migrate | tasks | kill | qmp | status | check | down) "guest_$command" "$@" ;;
 hang) guest_qmp '{"execute":"stop"}' >/dev/null ;;
 resume) guest_qmp '{"execute":"cont"}' >/dev/null ;;
 log) cat "$GUEST/console" ;;

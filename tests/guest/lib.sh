@@ -19,12 +19,14 @@ BACKEND=${FALLOW_GUEST_BACKEND:-fallowd}
 declare -A STAND_IN=()
 
 guest_finish() {
-	local code=$? pid
+	local code=$? pid dir
 	if [ "$FAILED" = 1 ] || [ $code != 0 ]; then
 		echo "guest's console:"
 		guest log 2>/dev/null | tail -n 40
 	fi
-	guest down
+	for dir in "$T"/guest*/; do
+		FALLOW_GUEST_DIR=${dir%/} guest down
+	done
 	for pid in ${STAND_IN[@]+"${STAND_IN[@]}"}; do
 		kill -KILL "$pid" 2>/dev/null
 	done
@@ -94,7 +96,13 @@ guest_start_with() { # [OPTION...] DISK[:QUEUES]...: disks are /dev/vda, /dev/vd
 		IFS=: read -r name queues <<<"$name"
 		options+=(--disk "vhost:$(backend_socket "$name"),queues=${queues:-1}")
 	done
-	guest up "${options[@]}" --program "$BIN/swapwalk" --program "$BIN/blockwalk" || fail "no guest"
+	GUEST_OPTIONS=("${options[@]}" --program "$BIN/swapwalk" --program "$BIN/blockwalk")
+	guest up "${GUEST_OPTIONS[@]}" || fail "no guest"
+}
+
+# A second QEMU with the same disks, to which the guest of the first can migrate.
+guest_next() { # DIRECTORY
+	FALLOW_GUEST_DIR=$1 guest up --incoming "$FALLOW_GUEST_DIR" "${GUEST_OPTIONS[@]}" || fail "no place for the guest to go to"
 }
 
 in_guest() { guest exec "$@" || fail "in the guest: exit code $?: $*"; }
