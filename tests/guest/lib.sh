@@ -13,6 +13,8 @@ fi
 . "$ROOT/tests/integration/lib.sh"
 
 SEED=${FALLOW_GUEST_SEED:-$RANDOM}
+# `run test --long` has the long versions.
+amount() { [ "${FALLOW_GUEST_LONG:-0}" = 1 ] && echo "$2" || echo "$1"; } # SHORT LONG
 export FALLOW_GUEST_DIR=$T/guest FALLOW_GUEST_OWNER=$$
 # What serves the disks: fallowd, or QEMU's own back end, which tells a fault of the harness from one of ours.
 BACKEND=${FALLOW_GUEST_BACKEND:-fallowd}

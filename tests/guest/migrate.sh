@@ -22,10 +22,11 @@ goes_on() {
 }
 
 say "seed $SEED"
+walk_mib=$(amount 384 448)
 disks_start 3 swap:400:2 plain:64
 guest_start_with --mib 256 --cpus 2 swap:2 plain
 swap_on /dev/vda
-walk_start 448
+walk_start $walk_mib
 guest start blocks "blockwalk --mib 64 --seed $SEED --workers 16 --until /tmp/enough /dev/vdb"
 
 # Early: where it goes to dies while its memory is copied.
@@ -69,7 +70,7 @@ backend_start
 goes_on
 say "the guest goes on where it is now"
 
-walk_end 448
+walk_end $walk_mib
 wait_for "the end of blocks" guest_is '[ -f /tmp/blocks.code ]'
 # shellcheck disable=SC2016
 say "blocks: $(in_guest 'tail -n 1 /tmp/blocks.log; exit $(cat /tmp/blocks.code)')"
