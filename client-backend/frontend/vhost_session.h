@@ -61,6 +61,7 @@ struct vhost_session {
 	bool refused; /* REPLY_ACK says no, and the session goes on */
 
 	uint64_t features, protocol;
+	bool protocol_told;		/* by SET_PROTOCOL_FEATURES of this session */
 	struct vhost_memory *memory;	/* NULL: none yet */
 	struct vhost_log *log;		/* NULL: none */
 	struct vhost_mapping *inflight; /* NULL: none */

@@ -121,6 +121,28 @@ static void one_by_one(void **state)
 	assert_int_equal(client_reap(c, 1, &status), 0);
 }
 
+/* QEMU whose back end was started anew before the device had begun: it agrees on nothing again. */
+static void not_agreed_again(void **state)
+{
+	struct world *w = *state;
+	struct client *c = &w->client;
+	struct vhost_wire_inflight f = {.queues = RINGS, .queue_len = CLIENT_NUM};
+
+	client_connect(c, w->path);
+	client_set_u64(c, VHOST_SET_FEATURES, c->features);
+	assert_true(client_send(c, VHOST_GET_INFLIGHT_FD, 0, &f, sizeof(f), NULL, 0));
+	assert_int_equal(
+		client_recv(c, VHOST_GET_INFLIGHT_FD, &f, sizeof(f), &c->inflight_fd), sizeof(f));
+	assert_true(client_send(c, VHOST_SET_INFLIGHT_FD, 0, &f, sizeof(f), &c->inflight_fd, 1));
+	client_region(c, VHOST_ADD_MEM_REG, 0); /* acknowledged */
+	client_region(c, VHOST_ADD_MEM_REG, 1);
+	for (unsigned r = 0; r < RINGS; r++) {
+		client_ring_new(c, r);
+		client_ring_start(c, r, 0);
+		assert_int_equal(client_io(c, r, RAMDISK_IN, 0, 512), RAMDISK_OK);
+	}
+}
+
 /* A ring's last server may have died before it notified: the guest is told when a ring starts. */
 static void start_notifies(void **state)
 {
@@ -572,6 +594,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(handshake, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_by_one, setup, teardown),
+		cmocka_unit_test_setup_teardown(not_agreed_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(start_notifies, setup, teardown),
 		cmocka_unit_test_setup_teardown(traffic_event_idx, setup, teardown),
 		cmocka_unit_test_setup_teardown(traffic_flags, setup, teardown),
