@@ -49,7 +49,10 @@ exec 3</dev/ttyS1 4>/dev/ttyS2 5<>/jobs/done 6<>/jobs/todo
 receive() {
 	trap 'fail "no jobs are taken any more"' EXIT
 	while :; do
-		read -r id command <&3 || sleep 0.1
+		read -r id command <&3 || {
+			sleep 0.1
+			continue
+		}
 		[ -z "$command" ] || { echo "$command" >"/jobs/$id.job" && echo "$id" >&6; }
 	done
 }

@@ -56,19 +56,35 @@ goes_on
 pause_before_switchover false
 say "where it went to died late: the guest goes on"
 
+# fallowd is killed while memory is copied: what it wrote is in the dirty log, and both find the next one.
 guest_next "$next"
-figures=$(guest migrate "$next") || fail "it has not migrated"
-say "${figures#guest: }"
-here=$FALLOW_GUEST_DIR
+parameter '"max-bandwidth":1048576'
+migrate_begin
+wait_for "its memory is copied" migration_is active
+goes_on
+backend_kill KILL
+backend_start
+wait_for "two front ends again" front_ends 2
+goes_on
+parameter '"max-bandwidth":1073741824'
+wait_for "the migration" migration_is completed
+first=$FALLOW_GUEST_DIR
 FALLOW_GUEST_DIR=$next
 goes_on
-FALLOW_GUEST_DIR=$here guest down
+FALLOW_GUEST_DIR=$first guest down
 wait_for "the first front end is gone" front_ends 1
+say "it has migrated, with fallowd killed meanwhile"
+
+guest_next "$T/guest-last"
+figures=$(guest migrate "$T/guest-last") || fail "it has not migrated again"
+FALLOW_GUEST_DIR=$T/guest-last
+goes_on
+say "again: ${figures#guest: }"
 # What is in flight is known where the guest is now.
 backend_kill KILL
 backend_start
 goes_on
-say "the guest goes on where it is now"
+say "fallowd was killed afterwards: the guest goes on"
 
 walk_end $walk_mib
 wait_for "the end of blocks" guest_is '[ -f /tmp/blocks.code ]'
