@@ -23,7 +23,7 @@ say "a job that came in halves is answered"
 # shellcheck disable=SC2016
 guest start noise 'while [ ! -f /tmp/enough ]; do (sleep 0.0$((RANDOM % 10)) &) ; echo noise >/dev/kmsg; sleep 0.05; done'
 long=$(head -c 1500 /dev/zero | tr '\0' x)
-rounds=$(amount 15 200)
+rounds=$(amount 8 200)
 for round in $(seq "$rounds"); do
 	pids=()
 	for n in 1 2 3; do

@@ -4,7 +4,7 @@
 need_fallowd "faults of the back end and of donors"
 
 say "seed $SEED"
-walk_mib=$(amount 384 448)
+walk_mib=$(amount 320 448)
 disks_start 3 swap:400:2 plain:64 files:96
 guest_start_with --host --mib 256 --cpus 2 swap:2 plain files
 swap_on /dev/vda
