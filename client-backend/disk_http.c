@@ -130,6 +130,7 @@ static void guest_put(struct daemon *d, const struct vhost_server *s, json_t *o)
 		json_object_set_new(g, "since_s",
 			json_real((double)(env_now_ns(&env_system) - i.since_ns) / 1e9));
 	}
+	put(g, "front_ends", stat_get(&st->connected));
 	put(g, "sessions", stat_get(&st->accepted));
 	put(g, "refused_busy", stat_get(&st->refused_busy));
 	for (unsigned n = VHOST_VIOLATION_NONE + 1; n < VHOST_VIOLATIONS; n++)
@@ -408,8 +409,8 @@ void disks_metrics(struct daemon *d, struct metrics *m)
 	}
 	disk_family(d, m, "fallow_guest_disk_in_flight", "gauge", "Requests under way.",
 		value_in_flight);
-	disk_family(d, m, "fallow_guest_disk_connected", "gauge", "1: a guest is connected.",
-		value_connected);
+	disk_family(d, m, "fallow_guest_disk_connected", "gauge",
+		"QEMUs connected; two while a guest migrates between them.", value_connected);
 	disk_family(d, m, "fallow_guest_disk_reserved_pages", "gauge", "Pages promised to it.",
 		value_reserved);
 	disk_family(

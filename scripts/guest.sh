@@ -19,15 +19,20 @@ Usage: ./run guest COMMAND [ARGUMENT...]
     --program FILE    a static program for the guest's /bin
     --host            this machine's files read-only under /host, for `chroot /host PROGRAM`; costs page cache
     --append WORDS    for the kernel's command line
+    --incoming DIR    takes over the guest of that FALLOW_GUEST_DIR, with the same other options, when that is told
+                      to migrate to here
   exec CMD...         run a shell command in the guest; its output and its exit code (125: the guest died or was
                       reset; 124: it does not answer)
   start NAME CMD...   run a command in the background; output in the guest's /tmp/NAME.log, exit code in /tmp/NAME.code
   plug MIB            add memory (a multiple of 128)
   reset               as its reset button does; waits until it takes commands again
+  migrate DIR         move the running guest to the one that was started with --incoming in that FALLOW_GUEST_DIR; when
+                      it fails the guest goes on here
   kill                end it as a power failure does
   hang, resume        stop its processors and its clock; let them go on
   qmp JSON            a command for QEMU's monitor; prints the answer
   log                 the kernel's console
+  tasks               have the kernel tell its console what each processor and each blocked task is at (its magic key)
   status              whether it runs
   check               whether a guest can be started here; fetches what it needs
   down                end everything
@@ -139,20 +144,36 @@ start_qemu() { # MIB MAX_MIB CPUS APPEND ARGUMENT...
 		-chardev "pipe,id=monitor,path=$GUEST/monitor" -mon chardev=monitor,mode=control \
 		-device virtio-rng-pci "$@" </dev/null >"$GUEST/qemu.log" 2>&1 &
 	echo $! >"$GUEST/pid"
+	process_began $! || guest_failed
+}
+
+# Says all that is known of a QEMU of this shell that did not do what it should.
+guest_failed() {
+	local pid code=0
+	pid=$(guest_pid)
+	tail -n 20 "$GUEST/qemu.log" "$GUEST/console" >&2 || true
+	if kill -0 "$pid" 2>/dev/null; then
+		die "guest: it has not come up in $BOOT_LIMIT_S s"
+	fi
+	wait "$pid" 2>/dev/null || code=$?
+	[ $code != 127 ] || die "guest: QEMU has ended"
+	die "guest: QEMU ended with exit code $code$([ $code -le 128 ] || echo ", by signal $((code - 128))")"
 }
 
 times_up() { grep -c '^up .* \.$' "$GUEST/answers" || true; }
 
-guest_wait() { # UP: until it was up this many times
+wait_until() { # COMMAND...: as long as the guest runs
 	local end=$((SECONDS + BOOT_LIMIT_S))
-	until [ "$(times_up)" -ge "$1" ]; do
-		if ! guest_runs || [ $SECONDS -ge $end ]; then
-			tail -n 20 "$GUEST/qemu.log" "$GUEST/console" >&2
-			die "guest: it did not start"
-		fi
+	until "$@"; do
+		guest_runs && [ $SECONDS -lt $end ] || guest_failed
 		sleep 0.1
 	done
 }
+
+was_up() { [ "$(times_up)" -ge "$1" ]; } # TIMES
+
+# What is written to its pipe before QEMU has opened that is lost.
+monitor_greets() { grep -qs '"QMP"' "$GUEST/monitor.log"; }
 
 need_guest() {
 	guest_runs || {
@@ -176,7 +197,7 @@ guest_check() {
 }
 
 guest_up() {
-	local mib=256 max="" cpus=1 append="" programs=() disks=() extra=() begin=$SECONDS option n=0
+	local mib=256 max="" cpus=1 append="" from="" programs=() disks=() extra=() begin=$SECONDS option n=0
 	while [ $# -gt 0 ]; do
 		option=$1
 		shift
@@ -188,6 +209,7 @@ guest_up() {
 		--disk) disks+=("$1") ;;
 		--program) programs+=("$1") ;;
 		--append) append="$append $1" ;;
+		--incoming) from=$1 && extra+=(-incoming "unix:$GUEST/incoming") ;;
 		--host)
 			append="$append fallow.host"
 			extra+=(-virtfs "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap")
@@ -207,10 +229,17 @@ guest_up() {
 		extra+=("${DISK[@]}")
 		n=$((n + 1))
 	done
-	make_initrd "$GUEST/initrd" ${programs[@]+"${programs[@]}"}
+	# The same machine to the byte: it was built from the same files.
+	if [ -n "$from" ]; then
+		cp "$from/initrd" "$GUEST/initrd"
+	else
+		make_initrd "$GUEST/initrd" ${programs[@]+"${programs[@]}"}
+	fi
 	start_qemu "$mib" "${max:-$mib}" "$cpus" "$append" ${extra[@]+"${extra[@]}"}
-	guest_wait 1
+	[ -n "$from" ] || wait_until was_up 1
+	wait_until monitor_greets
 	guest_qmp '{"execute":"qmp_capabilities"}' >/dev/null
+	[ -z "$from" ] || { echo "guest: waits for the guest of $from" && return; }
 	echo "guest: up with $mib MiB ($ACCEL) after $((SECONDS - begin)) s"
 }
 
@@ -241,6 +270,7 @@ guest_exec() {
 		fi
 		if [ $SECONDS -ge $end ]; then
 			echo "guest: it has not answered for $EXEC_LIMIT_S s" >&2
+			(guest_tasks) || true
 			exit 124
 		fi
 		sleep 0.05
@@ -285,8 +315,34 @@ guest_reset() {
 	up=$(times_up)
 	guest_qmp '{"execute":"set-action","arguments":{"reboot":"reset"}}' >/dev/null
 	guest_qmp '{"execute":"system_reset"}' >/dev/null
-	guest_wait $((up + 1))
+	wait_until was_up $((up + 1))
 	guest_qmp '{"execute":"set-action","arguments":{"reboot":"shutdown"}}' >/dev/null
+}
+
+guest_migrate() { # DIR
+	local answer state="" end=$((SECONDS + BOOT_LIMIT_S))
+	[ -S "${1:-}/incoming" ] || die "guest: nobody waits for a guest in '${1:-}'"
+	guest_qmp "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"unix:$1/incoming\"}}" >/dev/null
+	until [[ $state == @(completed|failed|cancelled) ]]; do
+		if [ $SECONDS -ge $end ]; then
+			guest_qmp '{"execute":"migrate_cancel"}' >/dev/null
+			die "guest: it has not migrated in $BOOT_LIMIT_S s"
+		fi
+		sleep 0.1
+		answer=$(guest_qmp '{"execute":"query-migrate"}')
+		state=$(jq -r .return.status <<<"$answer")
+	done
+	[ "$state" = completed ] || die "guest: the migration $state: $(jq -r '.return["error-desc"] // "no reason given"' <<<"$answer")"
+	jq -r '.return | "guest: migrated in \(.["total-time"]) ms, \(.downtime) ms of them at rest; \(.ram.transferred / 1048576 | floor) MiB sent"' <<<"$answer"
+}
+
+# Needs nothing of the guest but its keyboard's interrupt: a guest that does not answer can still tell.
+guest_tasks() {
+	local key
+	for key in 9 l w; do
+		guest_qmp '{"execute":"send-key","arguments":{"keys":[{"type":"qcode","data":"alt"},{"type":"qcode","data":"sysrq"},{"type":"qcode","data":"'$key'"}]}}' >/dev/null
+		sleep 1
+	done
 }
 
 guest_kill() { end_process "$(guest_pid)"; }
@@ -303,7 +359,7 @@ guest_status() {
 command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
-up | exec | start | plug | reset | kill | qmp | status | check | down) "guest_$command" "$@" ;;
+up | exec | start | plug | reset | migrate | tasks | kill | qmp | status | check | down) "guest_$command" "$@" ;;
 hang) guest_qmp '{"execute":"stop"}' >/dev/null ;;
 resume) guest_qmp '{"execute":"cont"}' >/dev/null ;;
 log) cat "$GUEST/console" ;;

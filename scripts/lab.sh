@@ -129,6 +129,7 @@ node_start() { # NODE
 	echo $! >"$dir/pid"
 	# Its main thread moves every frame and must not wait for processors that poll.
 	chrt -R -r -p 1 $! >/dev/null 2>&1 || true
+	process_began $! || true # node_wait says what became of it
 }
 
 node_wait() { # NODE: until it takes jobs

@@ -17,6 +17,16 @@ is_ours() { # PID: of this directory; the id may be another process's by now
 	[ -n "$1" ] && { tr "\\0" " " <"/proc/$1/cmdline"; } 2>/dev/null | grep -qF "$MACHINE_DIR/"
 }
 
+# A process is known by its command line, and that is this shell's, then setsid's and nice's, with none at all for moments
+# between, before it is QEMU's: whoever asks is_ours too early takes a machine that starts for one that is dead.
+process_began() { # PID: true once it is QEMU; false: it ended
+	local line end=$((SECONDS + 30))
+	until line=$({ tr "\\0" " " <"/proc/$1/cmdline"; } 2>/dev/null) && [[ $line == *" -name "* && $line != setsid* && $line != nice* ]]; do
+		kill -0 "$1" 2>/dev/null && [ $SECONDS -lt $end ] || return 1
+		sleep 0.02
+	done
+}
+
 end_process() { # PID [SIGNAL]: and waits until it is gone
 	local pid=$1
 	is_ours "$pid" || return 0

@@ -5,7 +5,7 @@
 #   unit, model              in the asan tree (address and undefined behaviour sanitizers)
 #   integration, fault       in the asan tree, one at a time; with the label "release" in the release tree instead
 #   concurrent               besides, in the tsan tree
-#   guest                    only with --long, in the release tree, one at a time: virtual machines in QEMU
+#   guest                    in the release tree, one at a time: virtual machines in QEMU; longer with --long
 #   fuzz                     in the fuzz tree (clang), each for a bounded time
 #   lab                      in the release tree, on a cluster of small machines (docs/LAB.md), where one can be started
 #   long                     only with --long, in the tree that its other labels say
@@ -127,7 +127,7 @@ ctest_stage integration asan "integration|fault" "$skip|release" 1
 if has_tests build release "$skip|bench"; then
 	ctest_stage integration-release release release "$skip|bench" 1
 fi
-[ $long = 0 ] || ctest_stage guest release guest "$skip" 1
+FALLOW_GUEST_LONG=$long ctest_stage guest release guest "$skip" 1
 # The tests' own words show: figures of the machines, and what was left out.
 ctest_stage lab release lab "$skip" 1 -V
 TAIL=12 stage sim scripts/sim.sh --preset asan --seeds $sim_seeds || true

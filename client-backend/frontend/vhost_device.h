@@ -47,7 +47,7 @@ struct vhost_device_ops {
 	/* Control thread. The driver wrote to it. 0, -EINVAL refused; NULL: nothing may be written.
 	 */
 	int (*config_set)(void *dev, uint32_t offset, const uint8_t *data, uint32_t len);
-	/* Control thread, before the queues run, whenever the features are (re)negotiated. */
+	/* Control thread, before the first queue runs: what was agreed on with this front end. */
 	void (*features_set)(void *dev, uint64_t features);
 	/*
 	 * lane. Starts a request. Never blocks, never allocates. Ends with exactly one

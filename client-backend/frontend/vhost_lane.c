@@ -173,7 +173,7 @@ int vhost_lane_update(struct vhost_lane *l, struct vhost_queue *q)
 	int r = 0;
 
 	assert(q->lane == l);
-	q->ring.place = q->next.place;
+	vring_move(&q->ring, &q->next.place);
 	if (q->next.kick_fd != q->kick_fd) {
 		kick_remove(l, q->kick_fd);
 		q->kick_fd = q->next.kick_fd;

@@ -57,9 +57,11 @@ static enum vhost_violation set_features(struct vhost_session *ss)
 		return VHOST_VIOLATION_FEATURES;
 	for (unsigned i = 0; i < s->cfg.queues; i++)
 		ss->ring[i].changed = true;
-	if (set_features_stops(ss) && s->dev_ops->features_set)
-		s->dev_ops->features_set(s->dev, wanted & VHOST_DEVICE_FEATURES);
 	ss->features = wanted;
+	/* QEMU does not agree on them again when we are started anew before its device has begun.
+	 */
+	if (!ss->protocol_told)
+		ss->protocol = wanted & VHOST_F_PROTOCOL ? VHOST_PROTOCOL_FEATURES : 0;
 	return VHOST_VIOLATION_NONE;
 }
 
@@ -74,6 +76,7 @@ static enum vhost_violation set_protocol_features(struct vhost_session *ss)
 	if (ss->in.u64 & ~VHOST_PROTOCOL_FEATURES)
 		return VHOST_VIOLATION_FEATURES;
 	ss->protocol = ss->in.u64;
+	ss->protocol_told = true;
 	return VHOST_VIOLATION_NONE;
 }
 

@@ -1,7 +1,6 @@
 /* A vhost-user device on a unix socket: the control thread's end, its listener and its figures. */
 #include <assert.h>
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,14 +30,41 @@ const char *vhost_violation_name(enum vhost_violation v)
 		[VHOST_VIOLATION_STALLED] = "stalled",
 		[VHOST_VIOLATION_LATE] = "late",
 		[VHOST_VIOLATION_TRUNCATED] = "truncated",
+		[VHOST_VIOLATION_BUSY] = "busy",
 	};
 	return (unsigned)v < VHOST_VIOLATIONS ? name[v] : "unknown";
 }
 
-void vhost_server_session_ended(struct vhost_server *s)
+static bool any_session(const struct vhost_server *s)
 {
-	s->session = NULL;
-	stat_set(&s->stats.connected, 0);
+	for (unsigned i = 0; i < VHOST_FRONT_ENDS; i++)
+		if (s->session[i])
+			return true;
+	return false;
+}
+
+static bool any_ending(const struct vhost_server *s)
+{
+	for (unsigned i = 0; i < VHOST_FRONT_ENDS; i++)
+		if (s->session[i] && s->session[i]->ending)
+			return true;
+	return false;
+}
+
+struct vhost_session *vhost_server_rival(struct vhost_server *s, const struct vhost_session *ss)
+{
+	for (unsigned i = 0; i < VHOST_FRONT_ENDS; i++)
+		if (s->session[i] && s->session[i] != ss && vhost_session_rings(s->session[i]))
+			return s->session[i];
+	return NULL;
+}
+
+void vhost_server_session_ended(struct vhost_server *s, const struct vhost_session *ss)
+{
+	for (unsigned i = 0; i < VHOST_FRONT_ENDS; i++)
+		if (s->session[i] == ss)
+			s->session[i] = NULL;
+	stat_sub(&s->stats.connected, 1);
 	stat_add(&s->stats.ended, 1);
 	/* What follows happens later: the session's own code is still running. */
 	event_active(s->ended_event, EV_TIMEOUT, 1);
@@ -48,11 +74,13 @@ static void session_ended_follow(evutil_socket_t fd, short what, void *arg)
 {
 	struct vhost_server *s = arg;
 
-	if (s->session)
-		return;
+	for (unsigned i = 0; i < VHOST_FRONT_ENDS; i++)
+		if (s->session[i])
+			vhost_session_go_on(s->session[i]);
 	if (!s->stopping) {
-		event_add(s->listen_event, NULL);
-	} else if (s->stop_call) {
+		if (!any_ending(s))
+			event_add(s->listen_event, NULL);
+	} else if (s->stop_call && !any_session(s)) {
 		struct backend_call *call = s->stop_call;
 		s->stop_call = NULL;
 		call->done(call, 0, 0);
@@ -66,8 +94,9 @@ static void faults_found(evutil_socket_t fd, short what, void *arg)
 	ssize_t got = read(fd, &n, sizeof(n));
 
 	(void)got;
-	if (s->session)
-		vhost_session_faults(s->session);
+	for (unsigned i = 0; i < VHOST_FRONT_ENDS; i++)
+		if (s->session[i])
+			vhost_session_faults(s->session[i]);
 }
 
 /* ---- accepting ---- */
@@ -76,24 +105,41 @@ static void accept_again(evutil_socket_t fd, short what, void *arg)
 {
 	struct vhost_server *s = arg;
 
-	if (!s->session || !s->session->ending)
+	if (!any_ending(s))
 		event_add(s->listen_event, NULL);
 }
 
-static bool fd_hungup(int fd)
+/* A connection that was accepted. */
+static void front_end_take(struct vhost_server *s, int fd)
 {
-	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+	struct vhost_session **free_slot = NULL;
 
-	return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
+	stat_add(&s->stats.accepted, 1);
+	for (unsigned i = 0; i < VHOST_FRONT_ENDS && !free_slot; i++)
+		if (!s->session[i])
+			free_slot = &s->session[i];
+	if (!free_slot) {
+		stat_add(&s->stats.refused_busy, 1);
+		log_warn_limited_kv("vhost", "a third front end is refused",
+			"device=%s pid=%d and=%d", s->name, (int)s->session[0]->pid,
+			(int)s->session[1]->pid);
+		close(fd);
+		return;
+	}
+	if (vhost_session_new(s, fd, free_slot) == 0)
+		stat_add(&s->stats.connected, 1);
+	else
+		stat_add(&s->stats.accept_errors, 1);
 }
 
 static void listen_ready(evutil_socket_t listen_fd, short what, void *arg)
 {
 	struct vhost_server *s = arg;
 
-	if (s->session && fd_hungup(s->session->fd))
-		vhost_session_end(s->session);
-	if (s->session && s->session->ending) {
+	for (unsigned i = 0; i < VHOST_FRONT_ENDS; i++)
+		if (s->session[i] && vhost_session_hungup(s->session[i]))
+			vhost_session_end(s->session[i]);
+	if (any_ending(s)) {
 		/* Whoever connects now waits until the lanes have let go of the last one. */
 		event_del(s->listen_event);
 		return;
@@ -108,18 +154,7 @@ static void listen_ready(evutil_socket_t listen_fd, short what, void *arg)
 		event_add(s->accept_event, &(struct timeval){.tv_usec = ACCEPT_PAUSE_MS * 1000});
 		return;
 	}
-	stat_add(&s->stats.accepted, 1);
-	if (s->session) {
-		stat_add(&s->stats.refused_busy, 1);
-		log_warn_limited_kv("vhost", "a second front end is refused",
-			"device=%s pid=%d connected=%d", s->name, (int)s->session->pid, 1);
-		close(fd);
-		return;
-	}
-	if (vhost_session_new(s, fd, &s->session) == 0)
-		stat_set(&s->stats.connected, 1);
-	else
-		stat_add(&s->stats.accept_errors, 1);
+	front_end_take(s, fd);
 }
 
 /* ---- life ---- */
@@ -210,8 +245,9 @@ void vhost_server_stop(struct vhost_server *s, struct backend_call *call)
 	unlink(s->path);
 	close(s->listen_fd);
 	s->listen_fd = -1;
-	if (s->session)
-		vhost_session_end(s->session);
+	for (unsigned i = 0; i < VHOST_FRONT_ENDS; i++)
+		if (s->session[i])
+			vhost_session_end(s->session[i]);
 	event_active(s->ended_event, EV_TIMEOUT, 1);
 }
 
@@ -219,7 +255,7 @@ void vhost_server_delete(struct vhost_server *s)
 {
 	if (!s)
 		return;
-	assert(!s->session);
+	assert(!any_session(s));
 	server_free(s);
 }
 
@@ -230,10 +266,16 @@ const struct vhost_server_stats *vhost_server_stats(const struct vhost_server *s
 
 void vhost_server_info(const struct vhost_server *s, struct vhost_server_info *out)
 {
-	const struct vhost_session *ss = s->session;
+	const struct vhost_session *ss = NULL;
 
 	memset(out, 0, sizeof(*out));
-	if (!ss || ss->ending)
+	for (unsigned i = 0; i < VHOST_FRONT_ENDS; i++) {
+		const struct vhost_session *t = s->session[i];
+
+		if (t && !t->ending && (!ss || vhost_session_rings(t)))
+			ss = t;
+	}
+	if (!ss)
 		return;
 	out->connected = true;
 	out->pid = ss->pid;

@@ -15,10 +15,13 @@ struct event_base;
 struct vhost_server;
 
 /*
- * One per device. One front end (a QEMU) at a time is served; another one that connects meanwhile
- * is closed at once, and counted. A message that is wrong ends the front end's session, counted
- * with its reason; the device listens on. A ring that is wrong is not served any further until the
- * guest resets its device; the session and the other rings go on.
+ * One per device. One front end (a QEMU) at a time is served. A second one may connect and tell all
+ * about its guest, as the QEMU does that a guest migrates to; its rings may start when the first
+ * has stopped all of its own (if the guest comes back, the other way round), or has gone. Who
+ * starts rings while another's run is closed, and so is a third one at once; both are counted. A
+ * message that is wrong ends the front end's session, counted with its reason; the device listens
+ * on. A ring that is wrong is not served any further until the guest resets its device; the session
+ * and the other rings go on.
  */
 struct vhost_server_config {
 	const char *name; /* of the device, for the log; copied */
@@ -62,6 +65,7 @@ enum vhost_violation {
 	VHOST_VIOLATION_STALLED,   /* does not take its answers */
 	VHOST_VIOLATION_LATE,	   /* ours: what was in flight took too long */
 	VHOST_VIOLATION_TRUNCATED, /* the guest's memory was cut short under us */
+	VHOST_VIOLATION_BUSY,	   /* starts rings while another front end's run */
 	VHOST_VIOLATIONS
 };
 const char *vhost_violation_name(enum vhost_violation v);
@@ -73,7 +77,7 @@ struct vhost_server_stats {
 	stat_t config_refused;
 	stat_t violations[VHOST_VIOLATIONS];
 	stat_t faults[VRING_FAULTS]; /* of this device's rings */
-	stat_t connected;	     /* gauge: 0, 1 */
+	stat_t connected;	     /* gauge: front ends */
 };
 
 /*
@@ -93,7 +97,7 @@ void vhost_server_stop(struct vhost_server *s, struct backend_call *call);
 void vhost_server_delete(struct vhost_server *s);
 const struct vhost_server_stats *vhost_server_stats(const struct vhost_server *s);
 
-/* For status. */
+/* For status: the front end whose rings run, else any. */
 struct vhost_server_info {
 	bool connected;
 	pid_t pid;

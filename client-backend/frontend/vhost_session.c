@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,8 +68,8 @@ static void session_free(struct vhost_session *ss)
 	event_free(ss->late_event);
 	close(ss->fd);
 	log_info_kv("vhost", "front end gone", "device=%s pid=%d", s->name, (int)ss->pid);
+	vhost_server_session_ended(s, ss);
 	free(ss);
-	vhost_server_session_ended(s);
 }
 
 /* ---- rings ---- */
@@ -259,12 +260,32 @@ static enum vhost_violation ring_update(struct vhost_session *ss, struct vhost_s
 	return VHOST_VIOLATION_NONE;
 }
 
+static bool rings_to_start(const struct vhost_session *ss)
+{
+	for (unsigned i = 0; i < ss->server->cfg.queues; i++)
+		if (!ss->ring[i].queue && vhost_ring_ready(ss, &ss->ring[i]))
+			return true;
+	return false;
+}
+
+unsigned vhost_session_rings(const struct vhost_session *ss)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < ss->server->cfg.queues; i++)
+		n += ss->ring[i].queue != NULL;
+	return n;
+}
+
 static void rings_start(struct vhost_session *ss)
 {
+	struct vhost_server *s = ss->server;
 	enum vhost_violation why = VHOST_VIOLATION_NONE;
 
 	phase_begin(ss, VHOST_PHASE_STARTING);
-	for (unsigned i = 0; i < ss->server->cfg.queues && !why && !ss->ending; i++) {
+	if (!vhost_session_rings(ss) && rings_to_start(ss) && s->dev_ops->features_set)
+		s->dev_ops->features_set(s->dev, ss->features & VHOST_DEVICE_FEATURES);
+	for (unsigned i = 0; i < s->cfg.queues && !why && !ss->ending; i++) {
 		struct vhost_session_ring *r = &ss->ring[i];
 
 		if (r->queue && r->changed)
@@ -277,7 +298,42 @@ static void rings_start(struct vhost_session *ss)
 	phase_answer(ss);
 }
 
+/*
+ * One front end's rings run at a time. Where a guest comes from they have stopped before they start
+ * where it goes; rings of a front end that has gone are waited for; anything else is two guests on
+ * one disk.
+ */
+static void rings_start_alone(struct vhost_session *ss)
+{
+	struct vhost_session *rival = vhost_server_rival(ss->server, ss);
+
+	if (!rival || !rings_to_start(ss)) {
+		rings_start(ss);
+		return;
+	}
+	if (vhost_session_hungup(rival))
+		vhost_session_end(rival);
+	ss->waiting = rival->ending; /* it has rings, so it goes away later than this */
+	if (!ss->waiting)
+		vhost_session_violation(ss, VHOST_VIOLATION_BUSY);
+}
+
+void vhost_session_go_on(struct vhost_session *ss)
+{
+	if (!ss->waiting || ss->ending)
+		return;
+	ss->waiting = false;
+	rings_start_alone(ss);
+}
+
 /* ---- the end ---- */
+
+bool vhost_session_hungup(const struct vhost_session *ss)
+{
+	struct pollfd p = {.fd = ss->fd, .events = POLLRDHUP};
+
+	return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
 
 /* Goes as far towards the end as what is under way allows; ss may be gone afterwards. */
 static void end_continue(struct vhost_session *ss)
@@ -342,7 +398,7 @@ static void message_apply(struct vhost_session *ss)
 	if (why)
 		vhost_session_violation(ss, why);
 	else
-		rings_start(ss);
+		rings_start_alone(ss);
 }
 
 /* One write, or the session ends: whoever asks waits for the answer, so there is room for it. */

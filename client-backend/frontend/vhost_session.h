@@ -44,6 +44,7 @@ struct vhost_session {
 	struct event *read_event, *late_event;
 	enum vhost_phase phase;
 	bool ending;
+	bool waiting;	  /* to start rings, for the other front end's to end */
 	unsigned pending; /* answers of lanes */
 	pid_t pid;
 	uint64_t since_ns, requests; /* requests: of rings that ran before */
@@ -60,6 +61,7 @@ struct vhost_session {
 	bool refused; /* REPLY_ACK says no, and the session goes on */
 
 	uint64_t features, protocol;
+	bool protocol_told;		/* by SET_PROTOCOL_FEATURES of this session */
 	struct vhost_memory *memory;	/* NULL: none yet */
 	struct vhost_log *log;		/* NULL: none */
 	struct vhost_mapping *inflight; /* NULL: none */
@@ -71,6 +73,9 @@ struct vhost_session {
 	struct vhost_log *old_log;
 	int old_fd;
 };
+
+/* The guest's, and while it migrates to another QEMU on this host that one's, too. */
+#define VHOST_FRONT_ENDS 2u
 
 struct vhost_server {
 	struct vhost_server_config cfg;
@@ -84,7 +89,7 @@ struct vhost_server {
 	void *ctx;
 	int listen_fd, fault_fd;
 	struct event *listen_event, *fault_event, *accept_event, *ended_event;
-	struct vhost_session *session; /* at most one */
+	struct vhost_session *session[VHOST_FRONT_ENDS]; /* NULL: none */
 	struct backend_call *stop_call;
 	bool stopping;
 	struct vhost_server_stats stats;
@@ -96,6 +101,12 @@ int vhost_session_new(struct vhost_server *s, int fd, struct vhost_session **out
 void vhost_session_end(struct vhost_session *ss);
 /* The same, because of a violation that is counted and logged here. */
 void vhost_session_violation(struct vhost_session *ss, enum vhost_violation why);
+/* Its front end has gone, whether that was read from its socket yet or not. */
+bool vhost_session_hungup(const struct vhost_session *ss);
+/* Rings that run, or that a lane still has. */
+unsigned vhost_session_rings(const struct vhost_session *ss);
+/* After another session has gone: starts the rings that waited for that. */
+void vhost_session_go_on(struct vhost_session *ss);
 /* Looks for rings that a lane found broken. */
 void vhost_session_faults(struct vhost_session *ss);
 
@@ -115,6 +126,8 @@ bool vhost_ring_place(const struct vhost_session *ss, const struct vhost_session
 bool vhost_ring_ready(const struct vhost_session *ss, const struct vhost_session_ring *r);
 
 /* In vhost_server.c: called as the session goes away. */
-void vhost_server_session_ended(struct vhost_server *s);
+void vhost_server_session_ended(struct vhost_server *s, const struct vhost_session *ss);
+/* Another session than ss that has rings; NULL: none. */
+struct vhost_session *vhost_server_rival(struct vhost_server *s, const struct vhost_session *ss);
 
 #endif

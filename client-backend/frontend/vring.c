@@ -153,6 +153,12 @@ static int inflight_init(struct vring *v)
 	return 0;
 }
 
+void vring_move(struct vring *v, const struct vring_place *place)
+{
+	v->place = *place;
+	log_used(v, &place->used->idx, sizeof(place->used->idx));
+}
+
 int vring_init(struct vring *v, const struct vring_config *cfg, const struct vring_place *place)
 {
 	uint16_t num = cfg->num;
@@ -162,9 +168,9 @@ int vring_init(struct vring *v, const struct vring_config *cfg, const struct vri
 		(cfg->inflight && cfg->inflight_len < num))
 		return -EINVAL;
 	v->cfg = *cfg;
-	v->place = *place;
 	v->last_avail = cfg->base;
 	v->used_idx = LOAD16(&place->used->idx);
+	vring_move(v, place);
 	return cfg->inflight ? inflight_init(v) : 0;
 }
 

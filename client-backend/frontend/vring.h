@@ -80,6 +80,12 @@ struct vring {
 int vring_init(struct vring *v, const struct vring_config *cfg, const struct vring_place *place);
 
 /*
+ * From now on the ring is there; what it holds is the same. Marks idx in the log: whoever served
+ * the ring before may have died after writing it and before marking it.
+ */
+void vring_move(struct vring *v, const struct vring_place *place);
+
+/*
  * Looks at the next chain without taking it; those to be submitted again come first. fresh: also
  * what the guest made available since. 1: *head is its first descriptor, within the table; 0:
  * nothing there; -(enum vring_fault): the ring is broken.

@@ -70,8 +70,8 @@ expect "a fio job failed" [ "$(jq -r '(.jobs | length == 7) and ([.jobs[] | .err
 say "$(jq -r '.jobs | map("\(.jobname) \(.write.total_ios)") | join(", ")' <<<"$fio")"
 no_errors_seen
 
-say "$(in_guest "blockwalk --mib 32 --seed $SEED --steps 400 --workers 1 /dev/vda")"
-say "$(in_guest "blockwalk --mib 256 --seed $((SEED + 1)) --steps 200 --workers 32 /dev/vda")"
+say "$(in_guest "blockwalk --mib 32 --seed $SEED --steps $(amount 100 400) --workers 1 /dev/vda")"
+say "$(in_guest "blockwalk --mib 256 --seed $((SEED + 1)) --steps $(amount 50 200) --workers 32 /dev/vda")"
 no_errors_seen
 
 # A disk that was discarded whole reads as zeros.

@@ -5,23 +5,24 @@ memory_kib() { in_guest "sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo
 memory_reaches() { [ "$(memory_kib)" -ge "$1" ]; }
 
 say "seed $SEED"
+walk_mib=$(amount 384 448)
 disks_start 3 swap:400:2
 guest_start_with --mib 256 --max-mib 1024 --cpus 2 swap:2
 swap_on /dev/vda
-walk_start 448
+walk_start $walk_mib
 before=$(memory_kib)
 for plug in 1 2; do
 	guest plug 128 || fail "memory cannot be plugged in"
 	wait_for "$((plug * 128)) MiB more" memory_reaches $((before + plug * 120000))
 	walk_alive
 done
-walk_end 448
+walk_end $walk_mib
 no_errors_seen
 say "memory was plugged in under load"
 
 # A reset finds requests in flight; none of them may be answered to the guest that comes after.
 in_guest 'swapoff /dev/vda'
-for reset in 1 2 3; do
+for reset in $(seq "$(amount 1 3)"); do
 	guest start writes 'while :; do dd if=/dev/zero of=/dev/vda bs=1M count=256 oflag=direct; done'
 	guest start reads 'while :; do dd if=/dev/vda of=/dev/null bs=64k count=4096 iflag=direct; done'
 	wait_progress vda 100

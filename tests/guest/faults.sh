@@ -4,11 +4,12 @@
 need_fallowd "faults of the back end and of donors"
 
 say "seed $SEED"
+walk_mib=$(amount 320 448)
 disks_start 3 swap:400:2 plain:64 files:96
 guest_start_with --host --mib 256 --cpus 2 swap:2 plain files
 swap_on /dev/vda
 in_guest 'chroot /host mkfs.ext4 -q -F /dev/vdc && mount -t ext4 /dev/vdc /mnt'
-walk_start 448
+walk_start $walk_mib
 guest start blocks "blockwalk --mib 64 --seed $SEED --workers 16 --until /tmp/enough /dev/vdb"
 # shellcheck disable=SC2016
 guest start files 'n=0; while [ ! -f /tmp/enough ]; do n=$((n + 1))
@@ -16,7 +17,7 @@ guest start files 'n=0; while [ ! -f /tmp/enough ]; do n=$((n + 1))
 	sha256sum </mnt/a >/tmp/sum.$((n % 2)) || exit 1
 	[ $n = 1 ] || cmp /tmp/sum.0 /tmp/sum.1 || exit 1; done; echo rounds $n'
 
-for round in 1 2 3 4 5 6; do
+for round in $(seq "$(amount 3 6)"); do
 	for disk in vda vdb vdc; do
 		wait_progress $disk 100
 	done
@@ -52,7 +53,7 @@ wait_progress vda 1000
 walk_alive
 say "donor 3 was drained"
 
-walk_end 448
+walk_end $walk_mib
 for job in blocks files; do
 	wait_for "the end of $job" guest_is "[ -f /tmp/$job.code ]"
 	say "$job: $(in_guest "tail -n 1 /tmp/$job.log; exit \$(cat /tmp/$job.code)")"

@@ -13,18 +13,22 @@ fi
 . "$ROOT/tests/integration/lib.sh"
 
 SEED=${FALLOW_GUEST_SEED:-$RANDOM}
+# `run test --long` has the long versions.
+amount() { [ "${FALLOW_GUEST_LONG:-0}" = 1 ] && echo "$2" || echo "$1"; } # SHORT LONG
 export FALLOW_GUEST_DIR=$T/guest FALLOW_GUEST_OWNER=$$
 # What serves the disks: fallowd, or QEMU's own back end, which tells a fault of the harness from one of ours.
 BACKEND=${FALLOW_GUEST_BACKEND:-fallowd}
 declare -A STAND_IN=()
 
 guest_finish() {
-	local code=$? pid
+	local code=$? pid dir
 	if [ "$FAILED" = 1 ] || [ $code != 0 ]; then
 		echo "guest's console:"
 		guest log 2>/dev/null | tail -n 40
 	fi
-	guest down
+	for dir in "$T"/guest*/; do
+		FALLOW_GUEST_DIR=${dir%/} guest down
+	done
 	for pid in ${STAND_IN[@]+"${STAND_IN[@]}"}; do
 		kill -KILL "$pid" 2>/dev/null
 	done
@@ -46,7 +50,7 @@ backend_socket() { echo "$T/$1.sock"; } # DISK
 # Disks served by QEMU's own storage daemon from files in memory.
 stand_in_start() { # NAME MIB QUEUES
 	truncate -s "$2M" "$T/$1.img"
-	qemu-storage-daemon --blockdev "driver=file,node-name=d,filename=$T/$1.img,discard=unmap" --export \
+	"${DAEMON[@]}" qemu-storage-daemon --blockdev "driver=file,node-name=d,filename=$T/$1.img,discard=unmap" --export \
 		"type=vhost-user-blk,id=e,node-name=d,addr.type=unix,addr.path=$T/$1.sock,writable=on,num-queues=$3" \
 		>"$T/$1.log" 2>&1 &
 	STAND_IN[$1]=$!
@@ -94,12 +98,19 @@ guest_start_with() { # [OPTION...] DISK[:QUEUES]...: disks are /dev/vda, /dev/vd
 		IFS=: read -r name queues <<<"$name"
 		options+=(--disk "vhost:$(backend_socket "$name"),queues=${queues:-1}")
 	done
-	guest up "${options[@]}" --program "$BIN/swapwalk" --program "$BIN/blockwalk" || fail "no guest"
+	GUEST_OPTIONS=("${options[@]}" --program "$BIN/swapwalk" --program "$BIN/blockwalk")
+	guest up "${GUEST_OPTIONS[@]}" || fail "no guest"
+}
+
+# A second QEMU with the same disks, to which the guest of the first can migrate.
+guest_next() { # DIRECTORY
+	FALLOW_GUEST_DIR=$1 guest up --incoming "$FALLOW_GUEST_DIR" "${GUEST_OPTIONS[@]}" || fail "no place for the guest to go to"
 }
 
 in_guest() { guest exec "$@" || fail "in the guest: exit code $?: $*"; }
 
-guest_is() { guest exec "$@" >/dev/null; }
+# A short question; a guest that does not answer within the time of any single wait never will.
+guest_is() { FALLOW_GUEST_EXEC_LIMIT_S=$LIMIT_S guest exec "$@" >/dev/null; }
 
 # Busybox's plain -d asks for both and gets "once": the kernel wants to be told of one kind. virtio_blk calls every disk
 # rotational, and the kernel discards freed swap only on those that are not.

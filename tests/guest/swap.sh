@@ -9,7 +9,7 @@ say "seed $SEED"
 disks_start 3 swap:800:2
 guest_start_with --mib 256 --cpus 2 swap:2
 swap_on /dev/vda
-walk_figures 768 "$(in_guest "swapwalk --mib 768 --seed $SEED --steps 20000")"
+walk_figures 768 "$(in_guest "swapwalk --mib 768 --seed $SEED --steps $(amount 4000 20000)")"
 no_errors_seen
 # The walk's pages were freed: what is left are clusters of which the guest still uses a page.
 wait_for "discards of freed pages" used_at_most $((768 * 256 / 4))

@@ -5,6 +5,8 @@ BIN=$1
 T=$(mktemp -d "${TMPDIR:-/tmp}/fallow-test.XXXXXX")
 NAME=$(basename "$0" .sh)
 LIMIT_S=${FALLOW_TEST_LIMIT_S:-120} # for any single wait; only a broken program needs it
+# A test that is killed has no chance to end its daemons, and they hold memory that the next test needs.
+DAEMON=(setpriv --pdeathsig KILL)
 declare -A DONOR_PID=() DONOR_PORT=() DONOR_TCP=()
 BACKEND_PID=
 FAILED=1
@@ -73,7 +75,7 @@ donor_start() {
 	grep -q '^region:' "$T/d$i.yaml" || echo 'region: {size: 2MiB}' >>"$T/d$i.yaml"
 	grep -q '^memory:' "$T/d$i.yaml" || echo 'memory: {min: 256MiB, max: 256MiB, floor: 1%}' >>"$T/d$i.yaml"
 	: >"$T/d$i.log"
-	"$BIN/fallow-memserver" --config "$T/d$i.yaml" 2>>"$T/d$i.log" &
+	"${DAEMON[@]}" "$BIN/fallow-memserver" --config "$T/d$i.yaml" 2>>"$T/d$i.log" &
 	DONOR_PID[$i]=$!
 	wait_for "donor d$i is ready" grep -q 'msg="ready"' "$T/d$i.log"
 	DONOR_PORT[$i]=$(log_field "$T/d$i.log" control | sed 's/.*://')
@@ -120,7 +122,7 @@ backend_config() {
 # backend_start [OPTION...]: and waits until it serves
 backend_start() {
 	: >"$T/f.log.new"
-	"$BIN/fallowd" --config "$T/f.yaml" "$@" >"$T/f.out" 2>"$T/f.log.new" &
+	"${DAEMON[@]}" "$BIN/fallowd" --config "$T/f.yaml" "$@" >"$T/f.out" 2>"$T/f.log.new" &
 	BACKEND_PID=$!
 	wait_for "fallowd is ready" backend_ready_or_gone
 	kill -0 "$BACKEND_PID" 2>/dev/null || { mv "$T/f.log.new" "$T/f.log"; fail "fallowd did not start"; }

@@ -121,6 +121,28 @@ static void one_by_one(void **state)
 	assert_int_equal(client_reap(c, 1, &status), 0);
 }
 
+/* QEMU whose back end was started anew before the device had begun: it agrees on nothing again. */
+static void not_agreed_again(void **state)
+{
+	struct world *w = *state;
+	struct client *c = &w->client;
+	struct vhost_wire_inflight f = {.queues = RINGS, .queue_len = CLIENT_NUM};
+
+	client_connect(c, w->path);
+	client_set_u64(c, VHOST_SET_FEATURES, c->features);
+	assert_true(client_send(c, VHOST_GET_INFLIGHT_FD, 0, &f, sizeof(f), NULL, 0));
+	assert_int_equal(
+		client_recv(c, VHOST_GET_INFLIGHT_FD, &f, sizeof(f), &c->inflight_fd), sizeof(f));
+	assert_true(client_send(c, VHOST_SET_INFLIGHT_FD, 0, &f, sizeof(f), &c->inflight_fd, 1));
+	client_region(c, VHOST_ADD_MEM_REG, 0); /* acknowledged */
+	client_region(c, VHOST_ADD_MEM_REG, 1);
+	for (unsigned r = 0; r < RINGS; r++) {
+		client_ring_new(c, r);
+		client_ring_start(c, r, 0);
+		assert_int_equal(client_io(c, r, RAMDISK_IN, 0, 512), RAMDISK_OK);
+	}
+}
+
 /* A ring's last server may have died before it notified: the guest is told when a ring starts. */
 static void start_notifies(void **state)
 {
@@ -295,32 +317,146 @@ static void reset(void **state)
 	}
 }
 
+/* A second front end may tell all about its guest, as QEMU does where a guest migrates to; but two
+ * guests on one disk there are never. */
 static void second_refused(void **state)
 {
 	struct world *w = *state;
-	struct client other;
+	struct client other, third;
 
 	client_up(&w->client, w->path);
 	client_init(&other, 1);
+	client_init(&third, 1);
 	assert_int_equal(client_io(&w->client, 0, RAMDISK_IN, 0, 512), RAMDISK_OK);
 	for (unsigned i = 0; i < 3; i++) {
 		client_connect(&other, w->path);
+		client_negotiate(&other);
+		assert_true(client_alive(&other));
+		client_connect(&third, w->path);
+		client_wait_closed(&third);
+		assert_int_equal(STAT(w, connected), 2);
+		client_ring_new(&other, 0);
+		client_ring_start(&other, 0, 0);
 		client_wait_closed(&other);
+		assert_int_equal(client_io(&w->client, 0, RAMDISK_IN, 0, 512), RAMDISK_OK);
 	}
 	assert_int_equal(STAT(w, refused_busy), 3);
-	assert_int_equal(client_io(&w->client, 0, RAMDISK_IN, 0, 512), RAMDISK_OK);
-	/* When the first has gone its place is free, with its requests still in flight, too. */
+	assert_int_equal(STAT(w, violations[VHOST_VIOLATION_BUSY]), 3);
+	client_fini(&third);
+	client_fini(&other);
+}
+
+/* The first goes with its requests still in flight: its place is free, but nothing of another guest
+ * runs before they are done. */
+static void second_waits(void **state)
+{
+	struct world *w = *state;
+	struct client other, third;
+	uint8_t status;
+
+	client_up(&w->client, w->path);
+	client_init(&other, 1);
+	client_init(&third, 1);
+	client_connect(&other, w->path);
+	client_negotiate(&other);
+	assert_true(client_alive(&other));
 	hold(w, true);
 	for (unsigned i = 1; i < 10; i++)
 		client_submit(&w->client, 0, i, RAMDISK_OUT, 0, 512);
 	CLIENT_WAIT(BACKEND_LANE_STAT(&w->backend, in_progress) == 9);
 	client_close(&w->client);
-	client_connect(&other, w->path);
+	client_ring_new(&other, 0);
+	client_ring_start(&other, 0, 0);
+	client_submit(&other, 0, 0, RAMDISK_IN, 0, 512);
+	client_connect(&third, w->path);
+	usleep(20000);
+	assert_int_equal(other.ring[0].used->idx, 0);
+	assert_int_equal(BACKEND_LANE_STAT(&w->backend, in_progress), 9);
+	hold(w, false);
+	assert_int_equal(client_reap(&other, 0, &status), 0);
+	assert_int_equal(status, RAMDISK_OK);
+	assert_true(client_alive(&other));
+	assert_true(client_alive(&third)); /* has the place of the first */
+	assert_int_equal(STAT(w, violations[VHOST_VIOLATION_BUSY]), 0);
+	/* One that waits may go, too. */
+	hold(w, true);
+	client_submit(&other, 0, 1, RAMDISK_IN, 0, 512);
+	CLIENT_WAIT(BACKEND_LANE_STAT(&w->backend, in_progress) == 1);
+	client_close(&other);
+	client_ring_new(&third, 0);
+	client_ring_start(&third, 0, 0);
+	client_close(&third);
 	usleep(20000);
 	hold(w, false);
-	client_close(&other);
-	client_up(&other, w->path);
-	assert_int_equal(client_io(&other, 0, RAMDISK_IN, 0, 512), RAMDISK_OK);
+	CLIENT_WAIT(STAT(w, connected) == 0);
+	client_fini(&third);
+	client_fini(&other);
+}
+
+/* The guest as it is now goes on at another front end, which has connected before. */
+static void migrate(struct client *from, struct client *to)
+{
+	uint16_t base[RINGS];
+
+	for (unsigned r = 0; r < RINGS; r++)
+		base[r] = client_ring_stop(from, r);
+	memcpy(to->guest.base, from->guest.base, GUEST_BYTES);
+	for (unsigned r = 0; r < RINGS; r++) {
+		struct guest_ring was = from->ring[r];
+		uint8_t at[GUEST_RING_STRIDE];
+
+		/* What the ring's making clears comes back. */
+		memcpy(at, to->guest.base + was.at, sizeof(at));
+		client_ring_new(to, r);
+		memcpy(to->guest.base + was.at, at, sizeof(at));
+		to->ring[r].avail_idx = was.avail_idx;
+		to->ring[r].last_used = was.last_used;
+	}
+	for (unsigned r = 0; r < RINGS; r++)
+		client_ring_start(to, r, base[r]);
+}
+
+/* To and fro with requests on their way: each is done once, wherever it is answered. */
+static void migrates(void **state)
+{
+	struct world *w = *state;
+	struct client other, *here = &w->client, *there = &other;
+	unsigned rounds = 20, sent = 0;
+	uint8_t status;
+
+	w->disk.defer = true;
+	client_init(&other, RINGS);
+	client_up(here, w->path);
+	client_connect(there, w->path);
+	client_negotiate(there);
+	for (unsigned round = 0; round < rounds; round++) {
+		for (unsigned r = 0; r < RINGS; r++)
+			for (unsigned i = 0; i < 8; i++, sent++) {
+				memset(client_data(here, r, i), (int)(round + r + i), 4096);
+				client_submit(here, r, i, RAMDISK_OUT, (r * 8 + i) * 8, 4096);
+			}
+		/* Every third one does not succeed, and the guest stays. */
+		for (unsigned n = 0; n <= (round % 3 == 2); n++) {
+			migrate(here, there);
+			struct client *was = here;
+			here = there;
+			there = was;
+		}
+		for (unsigned r = 0; r < RINGS; r++) {
+			for (unsigned i = 0; i < 8; i++) {
+				client_reap(here, r, &status);
+				assert_int_equal(status, RAMDISK_OK);
+			}
+			assert_int_equal(client_io(here, r, RAMDISK_IN, (r * 8 + 3) * 8, 4096), 0);
+			assert_int_equal(client_data(here, r, 0)[4095], (uint8_t)(round + r + 3));
+			sent++;
+		}
+	}
+	assert_int_equal(atomic_load(&w->disk.executed), sent);
+	/* It has gone for good. */
+	client_close(there);
+	assert_int_equal(client_io(here, 0, RAMDISK_IN, 0, 512), RAMDISK_OK);
+	assert_int_equal(STAT(w, violations[VHOST_VIOLATION_BUSY]), 0);
 	client_fini(&other);
 }
 
@@ -458,6 +594,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(handshake, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_by_one, setup, teardown),
+		cmocka_unit_test_setup_teardown(not_agreed_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(start_notifies, setup, teardown),
 		cmocka_unit_test_setup_teardown(traffic_event_idx, setup, teardown),
 		cmocka_unit_test_setup_teardown(traffic_flags, setup, teardown),
@@ -466,6 +603,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(stop_drains, setup, teardown),
 		cmocka_unit_test_setup_teardown(reset, setup, teardown),
 		cmocka_unit_test_setup_teardown(second_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(second_waits, setup, teardown),
+		cmocka_unit_test_setup_teardown(migrates, setup, teardown),
 		cmocka_unit_test_setup_teardown(changes, setup, teardown),
 		cmocka_unit_test_setup_teardown(logged, setup, teardown),
 		cmocka_unit_test_setup_teardown(server_stops, setup, teardown),
