@@ -476,7 +476,8 @@ int backend_init(struct sim *sim, unsigned index)
 		return sim_fail(sim, "no memory");
 	engine_config_default(c, 16 * SEGMENT_BYTES, 2 * ref_keys(&b->ref));
 	c->segment_bytes = SEGMENT_BYTES;
-	c->local_segments = (uint32_t)rng_range(&sim->rng, 8, 12);
+	c->local_segments = (uint32_t)(sim->cache ? rng_range(&sim->rng, 16, 24)
+						  : rng_range(&sim->rng, 8, 12));
 	c->max_pages = 2 * ref_keys(&b->ref);
 	c->max_objects = 8 * m.pools * m.objects;
 	c->max_segments = 512;
@@ -493,6 +494,7 @@ int backend_init(struct sim *sim, unsigned index)
 	c->get_timeout_ns = rng_range(&sim->rng, 500 * MS, 3 * S);
 	c->put_wait_ns = rng_below(&sim->rng, 3) ? 20 * MS : 0;
 	c->retry_ns = 50 * MS;
+	c->cache_timeout_ns = rng_range(&sim->rng, 5 * MS, 500 * MS);
 	b->grants = sim->hammer || rng_below(&sim->rng, 2);
 	if (b->grants)
 		c->put_wait_ns = 5 * S;

@@ -231,6 +231,7 @@ struct sim {
 	uint64_t next_check_ns, next_heal_ns, next_deep_ns;
 	bool tame;	     /* donors are destroyed one at a time */
 	bool hammer;	     /* far more is put than there is room for */
+	bool cache;	     /* half of the calls go to an ephemeral pool */
 	bool ample;	     /* the donors have room for every copy */
 	uint64_t hash;	     /* of everything that happened, to compare replays */
 	bool quiet;	     /* no fault any more */
