@@ -52,6 +52,7 @@ void store_engine_config(const struct daemon *d, struct engine_config *e)
 	e->sums = (uint32_t)clamp(pages * c->store.checksum_percent / 100, 0, UINT32_MAX);
 	e->moves = c->store.moves;
 	e->lanes = (uint32_t)lanes;
+	e->want_since_ns = ((struct daemon *)d)->want_since_ns;
 	e->huge_pages = c->store.huge_pages;
 	e->lock_memory = c->store.lock_memory;
 	e->hedge_ns = c->timing.hedge_ns;

@@ -149,6 +149,8 @@ static uint64_t tables_bytes(const struct engine *e)
 
 static void engine_delete(struct engine *e)
 {
+	if (e->cfg.want_since_ns)
+		atomic_store(&e->cfg.want_since_ns[e->cfg.lane], 0);
 	arena_close(e);
 	codec_delete(e->codec);
 	free(e->object_head);

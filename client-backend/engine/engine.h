@@ -144,8 +144,12 @@ struct engine_config {
 	uint32_t sums;		 /* checksums of incompressible pages kept in DRAM; 16 bytes each */
 	uint32_t moves;	      /* segments on the move (spill, repair, migrate, clean) at a time */
 	uint32_t lane, lanes; /* which lane this is */
-	bool huge_pages;      /* MADV_HUGEPAGE on the arena */
-	bool lock_memory;     /* mlock the arena */
+	/* One for each lane, shared by them and outliving them: since when it has wanted regions
+	 * for persistent segments, monotonic ns; 0: it does not. Lanes that hold ephemeral copies
+	 * make way. NULL: there is no other lane. */
+	_Atomic uint64_t *want_since_ns;
+	bool huge_pages;  /* MADV_HUGEPAGE on the arena */
+	bool lock_memory; /* mlock the arena */
 	/* These may be changed at run time with engine_tune(). */
 	uint64_t hedge_ns;	   /* a get asks the next holder after this; 0: never */
 	uint64_t get_timeout_ns;   /* a get gives up after this with -ETIMEDOUT */

@@ -362,7 +362,7 @@ bool ephemeral_wants_region(const struct engine *e, uint64_t now)
 {
 	return e->unplaced_ns && now < e->unplaced_last_ns + 5 * SETTLE_NS &&
 	       !move_spill_waits(e) && e->reserve_need.short_segments == 0 &&
-	       !reserve_is_asking(e) && !reserve_is_refusing(e);
+	       !reserve_is_asking(e) && !reserve_is_refusing(e) && !region_others_want(e, now);
 }
 
 /* A slot for a copy; when all that is to spare is used, that of an older copy, but not before a

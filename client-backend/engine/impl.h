@@ -598,6 +598,8 @@ uint64_t region_place_spare(struct engine *e);
 /* True when region_place() would find one. */
 bool region_can_place(const struct engine *e, uint32_t row);
 void region_want(struct engine *e, uint64_t now);
+/* Another lane has wanted regions for persistent segments for some time. */
+bool region_others_want(const struct engine *e, uint64_t now);
 /* Donors with a free slot for new copies, and how many such slots there are. */
 unsigned donors_with_room(const struct engine *e, uint32_t *free_slots);
 /* Slots that persistent segments can have: what is ephemeral makes way at once. */

@@ -5,6 +5,7 @@
 #include "client-backend/engine/impl.h"
 
 #define SHED_NS	   1000000000ull
+#define YIELD_NS   50000000ull	  /* another lane waits: room that is ephemeral goes to it */
 #define SPARE_NS   10000000000ull /* room that ephemeral copies lacked is kept for so long */
 #define WANT_AHEAD 8u		  /* regions asked for at a time for what is promised */
 
@@ -310,11 +311,23 @@ static unsigned copies_wanted(const struct engine *e)
 	return copies;
 }
 
+bool region_others_want(const struct engine *e, uint64_t now)
+{
+	for (uint32_t i = 0; e->cfg.want_since_ns && i < e->cfg.lanes; i++) {
+		uint64_t since =
+			atomic_load_explicit(&e->cfg.want_since_ns[i], memory_order_relaxed);
+
+		if (i != e->cfg.lane && since && now >= since + YIELD_NS)
+			return true;
+	}
+	return false;
+}
+
 /* Other donors are wanted for copies, but for some time none has come: perhaps nothing more can be
  * leased while what is ephemeral fills what there is. */
 static bool region_is_waited_for(const struct engine *e, unsigned donors, uint64_t now)
 {
-	return e->want_since_ns && now >= e->want_since_ns + SHED_NS && now >= e->shed_at_ns &&
+	return e->want_since_ns && now >= e->want_since_ns + SHED_NS &&
 	       (e->unplaced || donors < copies_wanted(e));
 }
 
@@ -336,8 +349,9 @@ static bool region_surplus(
 
 	if (v->revoking || v->used > v->ephemeral_copies)
 		return false;
-	if (v->used > 0 && region_is_waited_for(e, donors, now))
-		return true;
+	if (v->used > 0 && (region_is_waited_for(e, donors, now) || region_others_want(e, now)))
+		return now >= e->shed_at_ns && left >= low + promised &&
+		       reserve_spares(e, e->region[r].desc.donor, v->slots);
 	if (donors <= ENGINE_MAX_COPIES && donor_slots(d) <= v->slots)
 		return false;
 	if (e->reserve_need.short_segments > 0)
@@ -380,7 +394,7 @@ void region_release_drained(struct engine *e)
 		e->ops.region_released(e->ops_ctx, &d);
 		if (surplus) {
 			e->regions_tried -= e->regions_tried > 0 && !reserve_is_asking(e);
-			e->shed_at_ns = now + SHED_NS;
+			e->shed_at_ns = now + (region_others_want(e, now) ? YIELD_NS : SHED_NS);
 			return;
 		}
 	}
@@ -599,6 +613,9 @@ void region_want(struct engine *e, uint64_t now)
 		e->want_since_ns = 0;
 	else if (!e->want_since_ns)
 		e->want_since_ns = now;
+	if (e->cfg.want_since_ns)
+		atomic_store_explicit(
+			&e->cfg.want_since_ns[e->cfg.lane], e->want_since_ns, memory_order_relaxed);
 	if (!want && rows_free > 0 && ephemeral_wants_region(e, now))
 		want = 1;
 	if (want || e->wanted)

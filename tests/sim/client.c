@@ -301,8 +301,11 @@ static int one_call(struct backend *b)
 	unsigned slot, dice = (unsigned)rng_below(g, 10000);
 
 	/* The last pool is the ephemeral one. */
-	if (b->sim->cache && rng_below(g, 2))
+	if (b->sim->cache && rng_below(g, 4)) {
 		k = ref_keys(&b->ref) - 1 - k % (b->ref.cfg.objects * b->ref.cfg.indices);
+		if (dice >= 9300 && rng_below(g, 8))
+			dice = 0;
+	}
 	slot = ref_key_pool(&b->ref, k);
 	if (b->sim->hammer && dice >= 6500 && dice < 9970 && rng_below(g, 8))
 		dice = 0;

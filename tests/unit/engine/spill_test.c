@@ -18,6 +18,7 @@
 #define SLOTS	   16u /* of a region of the test world */
 
 static struct world *w;
+static _Atomic uint64_t lane_wants[2];
 
 #define STAT(name) stat_get(&engine_stats(w->e)->name)
 
@@ -26,6 +27,8 @@ static void with_slots(struct engine_config *cfg)
 	cfg->local_segments = 40;
 	cfg->max_pages = 32768;
 	cfg->max_segments = 2048;
+	cfg->lanes = 2;
+	cfg->want_since_ns = lane_wants;
 }
 
 static int setup(void **state)
@@ -415,6 +418,29 @@ static void a_cache_at_its_quota_makes_room_itself(void **state)
 	assert_true(hits > 1000);
 }
 
+/* Another lane wants regions for persistent segments: what is ephemeral here makes way, one region
+ * after the other, and no more are asked for. */
+static void lanes_make_way_for_each_other(void **state)
+{
+	(void)state;
+	fill_donors(6);
+	world_run(w, 12000);
+	assert_int_equal(w->released, 0);
+	lane_wants[1] = w->now_ns;
+	world_run(w, 40);
+	assert_int_equal(w->released, 0);
+	world_run(w, 40);
+	assert_int_equal(w->released, 1);
+	put_many(CACHE, 50000, 400, 0);
+	assert_int_equal(w->wanted, 0);
+	world_run(w, 1000);
+	assert_true(w->released >= 3);
+	/* Not before it is for long: lane 0 itself wants nothing. */
+	assert_int_equal(lane_wants[0], 0);
+	lane_wants[1] = 0;
+	get_many(CACHE, 0, 1000, 0);
+}
+
 /* Reads from a slot that others get meanwhile. */
 static void a_read_of_a_dropped_copy_is_a_miss(void **state)
 {
@@ -471,6 +497,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			entries_are_left_to_others, setup_few_entries, teardown),
 		TEST(a_cache_at_its_quota_makes_room_itself),
+		TEST(lanes_make_way_for_each_other),
 		TEST(a_read_of_a_dropped_copy_is_a_miss),
 		TEST(kills_leave_what_is_right),
 	};
