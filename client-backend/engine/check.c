@@ -155,9 +155,7 @@ static void check_queue(struct engine *e, struct tally *t, const struct list *l,
 static void check_queues(struct engine *e, struct tally *t)
 {
 	uint32_t clean = 0, spill = 0, copied = 0;
-	static uint32_t ephemeral[ENGINE_MAX_ACCOUNTS][EPHEMERAL_LISTS];
-
-	memset(ephemeral, 0, sizeof(ephemeral));
+	uint32_t ephemeral[ENGINE_MAX_ACCOUNTS][EPHEMERAL_LISTS] = {0};
 
 	for (uint32_t row = 0; row < e->cfg.max_segments; row++) {
 		const struct seg_vol *v = &e->sv[row];

@@ -250,6 +250,22 @@ static bool entry_is_adrift(const struct engine *e, uint64_t loc)
 	       !e->seg[loc_row(loc)].persistent;
 }
 
+static void entry_reap(struct engine *e, struct index_entry *en)
+{
+	uint32_t object = (uint32_t)(en->key >> 32);
+	const struct object_row *o = &e->object[object];
+
+	if (object_counts(e, o)) {
+		struct engine_key k = {.pool = object_pool(o), .index = (uint32_t)en->key};
+
+		if (!entry_is_adrift(e, en->loc))
+			return;
+		memcpy(k.oid, o->oid, sizeof(k.oid));
+		ephemeral_reaped(e, &k, loc_row(en->loc));
+	}
+	entry_remove(e, &en->loc, object);
+}
+
 /* Removes the entries that are to be reaped in the next few buckets; false when none is left
  * anywhere. */
 bool reap_step(struct engine *e, unsigned buckets)
@@ -257,13 +273,9 @@ bool reap_step(struct engine *e, unsigned buckets)
 	while (reap_due(e) && buckets-- > 0) {
 		struct index_bucket *b = &e->index.bucket[e->reap_bucket];
 
-		for (unsigned w = 0; w < INDEX_WAYS; w++) {
-			uint32_t object = (uint32_t)(b->way[w].key >> 32);
-
-			if (b->way[w].loc && (!object_counts(e, &e->object[object]) ||
-						     entry_is_adrift(e, b->way[w].loc)))
-				entry_remove(e, &b->way[w].loc, object);
-		}
+		for (unsigned w = 0; w < INDEX_WAYS; w++)
+			if (b->way[w].loc)
+				entry_reap(e, &b->way[w]);
 		if (++e->reap_bucket == e->index.nbuckets)
 			e->reap_bucket = 0;
 	}

@@ -149,6 +149,13 @@ static void entry_forget(
 	stat_add(&e->stats.ephemeral_forgotten, 1);
 }
 
+void ephemeral_reaped(struct engine *e, const struct engine_key *k, uint32_t row)
+{
+	if (!e->seg[row].main)
+		ghost_add(&e->forgotten, k);
+	stat_add(&e->stats.ephemeral_forgotten, 1);
+}
+
 /* The entry that names the record at this offset of a local segment; NULL: none does. */
 static uint64_t *record_entry(
 	struct engine *e, uint32_t row, uint32_t off, struct engine_key *k, uint32_t *object)
@@ -303,7 +310,7 @@ void ephemeral_was_read(struct engine *e, const struct engine_req *r, const stru
 		return;
 	}
 	slot = entry_find(e, &r->key, &object);
-	if (slot && loc_equal(*slot, r->loc) && e->free_slots > RESERVE_SLOTS)
+	if (slot && loc_equal(*slot, r->loc) && !s->local && e->free_slots > RESERVE_SLOTS)
 		page_keep(e, s->account, s->copies, h, slot, object);
 }
 
@@ -392,7 +399,7 @@ static bool is_crowded(const struct engine *e)
 static void copies_start(struct engine *e, uint64_t now, uint64_t *wake)
 {
 	uint32_t ready = e->free_slots + e->kinds[SEG_CLEAN] + e->ephemeral_copied;
-	uint32_t target = move_ready_target(e), most = e->cfg.moves / 2;
+	uint32_t target = move_ready_target(e), most = (e->cfg.moves + 2) / 4;
 
 	if (e->kinds[SEG_EPHEMERAL] == e->ephemeral_copied || is_crowded(e) || move_spill_waits(e))
 		return;

@@ -551,6 +551,8 @@ bool ephemeral_forget(struct engine *e, uint32_t account);
 /* A page was read from a donor; again after a short while: it becomes local. */
 void ephemeral_was_read(
 	struct engine *e, const struct engine_req *r, const struct record_header *h);
+/* A page's segment was dropped from its donor: its entry is about to go. */
+void ephemeral_reaped(struct engine *e, const struct engine_key *k, uint32_t row);
 /* The page cannot be had: it is gone, so that it does not come back later. */
 void ephemeral_miss(struct engine *e, const struct engine_req *r);
 /* May a copy of an ephemeral segment be the reason to ask for a region? */
