@@ -237,6 +237,7 @@ static void pools_handle(void *ctx, struct http_request *r)
 		json_object_set_new(
 			o, "persistent", json_boolean(p->flags & ENGINE_POOL_PERSISTENT));
 		json_object_set_new(o, "shared", json_boolean(p->flags & ENGINE_POOL_SHARED));
+		json_object_set_new(o, "spill", json_boolean(p->flags & ENGINE_POOL_SPILL));
 		put_text(o, "codec", p->codec < 3 ? codecs[p->codec] : "?");
 		put_text(o, "disk", p->disk < 3 ? disks[p->disk] : "?");
 		put(o, "copies", p->copies);
