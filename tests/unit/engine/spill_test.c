@@ -160,6 +160,64 @@ static void a_page_read_twice_comes_back(void **state)
 	assert_int_equal(STAT(gets_local), local + 1);
 }
 
+static unsigned read_or_put(uint32_t key)
+{
+	int rc = world_get(w, CACHE, key, key);
+
+	assert_true(rc == 0 || rc == -ENOENT);
+	if (rc)
+		assert_int_equal(world_put(w, CACHE, key, key), 0);
+	if (key % 4 == 0)
+		world_run(w, 1);
+	return rc == 0;
+}
+
+/* A loop over more than the local tier holds is served from where its pages are: copying them to
+ * and fro would cost as much as it serves. */
+static void a_loop_is_left_where_it_is(void **state)
+{
+	unsigned hits = 0, reads = 0;
+	uint64_t written;
+
+	(void)state;
+	for (unsigned d = 0; d < WORLD_DONORS; d++)
+		world_grant(w, d);
+	for (uint32_t i = 0; i < 1900; i++)
+		read_or_put(i);
+	written = STAT(ephemeral_spilled);
+	for (unsigned pass = 0; pass < 4; pass++)
+		for (uint32_t i = 0; i < 1900; i++, reads++)
+			hits += read_or_put(i);
+	print_message("%u of %u reads hit; copies %lu, then %lu more\n", hits, reads,
+		(unsigned long)written, (unsigned long)(STAT(ephemeral_spilled) - written));
+	assert_true(hits > reads * 95 / 100);
+	assert_true(STAT(ephemeral_spilled) - written < 2 * written);
+}
+
+/* A hot set that fits the local tier is read there, and stays, while a scan of thrice all there is
+ * passes by. */
+static void a_scan_over_donors_leaves_the_hot_set(void **state)
+{
+	unsigned hits = 0, reads = 0;
+	uint64_t local;
+
+	(void)state;
+	for (unsigned d = 0; d < WORLD_DONORS; d++)
+		world_grant(w, d);
+	for (uint32_t i = 0; i < 3000; i++)
+		read_or_put(i % 300);
+	local = STAT(gets_local);
+	for (uint32_t scan = 1000; scan < 9000; scan += 4, reads++) {
+		hits += read_or_put(reads % 300);
+		for (unsigned k = 0; k < 4; k++)
+			read_or_put(scan + k);
+	}
+	print_message("%u of %u reads of the hot set hit, %lu locally\n", hits, reads,
+		(unsigned long)(STAT(gets_local) - local));
+	assert_true(hits > reads * 95 / 100);
+	assert_true(STAT(gets_local) - local > reads * 90 / 100);
+}
+
 /* Donors full of ephemeral copies take as many persistent pages as empty ones. */
 static void persistent_pages_have_all_the_room(void **state)
 {
@@ -484,6 +542,8 @@ int main(void)
 		TEST(without_the_flag_nothing_is_copied),
 		TEST(it_asks_for_regions),
 		TEST(a_page_read_twice_comes_back),
+		TEST(a_loop_is_left_where_it_is),
+		TEST(a_scan_over_donors_leaves_the_hot_set),
 		TEST(persistent_pages_have_all_the_room),
 		TEST(no_put_waits_for_a_copy),
 		TEST(a_late_copy_hits_its_own_slot),
