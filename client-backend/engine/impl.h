@@ -364,6 +364,7 @@ struct engine {
 	uint32_t disk_used;
 	uint64_t disk_live_bytes; /* of the segments there */
 	uint64_t want_since_ns;
+	uint64_t lack_since_ns; /* the same, whether or not there is a row for one more */
 	uint32_t wanted;
 	bool unplaced;		 /* a copy found no donor since the last region came */
 	uint32_t unplaced_slots; /* of the last region that came */

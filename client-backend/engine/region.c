@@ -327,7 +327,7 @@ bool region_others_want(const struct engine *e, uint64_t now)
  * leased while what is ephemeral fills what there is. */
 static bool region_is_waited_for(const struct engine *e, unsigned donors, uint64_t now)
 {
-	return e->want_since_ns && now >= e->want_since_ns + SHED_NS &&
+	return e->lack_since_ns && now >= e->lack_since_ns + SHED_NS &&
 	       (e->unplaced || donors < copies_wanted(e));
 }
 
@@ -608,6 +608,10 @@ void region_want(struct engine *e, uint64_t now)
 
 		want = ahead > want ? ahead : want;
 	}
+	if (!want)
+		e->lack_since_ns = 0;
+	else if (!e->lack_since_ns)
+		e->lack_since_ns = now;
 	/* What could not be kept would be asked for, given back and asked for again. */
 	uint64_t rows_free = e->cfg.max_regions - stat_get(&e->stats.regions);
 	if (want > rows_free)

@@ -46,6 +46,21 @@ static void with_few_entries(struct engine_config *cfg)
 	cfg->max_pages = 2048;
 }
 
+static void with_few_regions(struct engine_config *cfg)
+{
+	with_slots(cfg);
+	cfg->max_regions = 4;
+}
+
+static int setup_few_regions(void **state)
+{
+	(void)state;
+	w = world_new_with(with_few_regions);
+	w->give_regions = false;
+	world_pool(w, CACHE, SPILL, 0, 0, 0);
+	return 0;
+}
+
 static int setup_few_entries(void **state)
 {
 	(void)state;
@@ -499,6 +514,38 @@ static void lanes_make_way_for_each_other(void **state)
 	get_many(CACHE, 0, 1000, 0);
 }
 
+/* Every row for a region is taken, all of one donor, by ephemeral copies: one makes way for another
+ * donor's. */
+static void other_donors_are_made_room_for(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 4; i++)
+		world_grant(w, 0);
+	put_many(CACHE, 0, 4 * SLOTS * 40, 0);
+	world_run(w, 1100);
+	assert_int_equal(w->released, 0);
+	world_pool(w, KEEP, PERSISTENT, 1, 2, 0);
+	put_many(KEEP, 0, 800, 0);
+	world_run(w, 2500);
+	assert_true(w->released > 0);
+	assert_true(w->wanted > 0);
+	world_grant(w, 1);
+	world_run(w, 500);
+	assert_true(STAT(segments_spilled) > 0);
+	for (uint32_t i = 0; i < 800; i++)
+		assert_int_equal(world_get(w, KEEP, i, i), 0);
+}
+
+/* A slot that is being written to cannot make way, so some stay free. */
+static void each_donor_keeps_some_slots_free(void **state)
+{
+	(void)state;
+	fill_donors(3);
+	w->mood[0] = w->mood[1] = w->mood[2] = DONOR_SILENT;
+	put_many(CACHE, 20000, 800, 0);
+	assert_true(STAT(remote_slots) - STAT(remote_slots_used) >= 3 * (w->cfg.moves - 1));
+}
+
 /* Reads from a slot that others get meanwhile. */
 static void a_read_of_a_dropped_copy_is_a_miss(void **state)
 {
@@ -558,6 +605,9 @@ int main(void)
 			entries_are_left_to_others, setup_few_entries, teardown),
 		TEST(a_cache_at_its_quota_makes_room_itself),
 		TEST(lanes_make_way_for_each_other),
+		TEST(each_donor_keeps_some_slots_free),
+		cmocka_unit_test_setup_teardown(
+			other_donors_are_made_room_for, setup_few_regions, teardown),
 		TEST(a_read_of_a_dropped_copy_is_a_miss),
 		TEST(kills_leave_what_is_right),
 	};
