@@ -10,7 +10,7 @@ struct tally {
 	uint64_t *seg_live, *pool_pages, *pool_entries, *pool_live;
 	uint32_t *object_pages;
 	uint64_t account_pages[ENGINE_MAX_ACCOUNTS];
-	uint64_t entries, dead, same, live;
+	uint64_t entries, dead, same, same_ephemeral, live;
 	char *err;
 	size_t err_bytes;
 	int rc;
@@ -53,6 +53,8 @@ static void tally_entry(struct engine *e, struct tally *t, uint64_t b, unsigned 
 	}
 	if (loc_is_same(en->loc)) {
 		t->same++;
+		t->same_ephemeral +=
+			!(e->pool_row[pool % ENGINE_MAX_POOLS].desc.flags & ENGINE_POOL_PERSISTENT);
 		return;
 	}
 	if (row >= e->cfg.max_segments || !e->seg[row].seq ||
@@ -325,6 +327,10 @@ static void check_counts(struct engine *e, struct tally *t)
 			wrong(t, "account %u: %llu pages counted, %llu found", i,
 				(unsigned long long)e->account[i].pages,
 				(unsigned long long)t->account_pages[i]);
+	if (t->same_ephemeral != e->ephemeral_same)
+		wrong(t, "%llu same-filled ephemeral pages, %llu counted",
+			(unsigned long long)t->same_ephemeral,
+			(unsigned long long)e->ephemeral_same);
 	if (t->entries != e->index.entries || t->dead != e->dead_entries ||
 		t->same != stat_get(&e->stats.pages_same_filled) || t->live != e->live_bytes ||
 		t->entries - t->dead != stat_get(&e->stats.pages))

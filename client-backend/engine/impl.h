@@ -389,6 +389,8 @@ struct engine {
 	uint32_t ephemeral_copied;  /* local ones with a copy */
 	uint32_t ephemeral_moves;   /* under way; of moves_active */
 	uint32_t ephemeral_away[2]; /* copies on donors: new and main */
+	uint64_t ephemeral_same;    /* entries of same-filled ephemeral pages */
+	uint64_t same_sweep;	    /* buckets to look through for those, so that they go */
 	uint64_t lost_live;	    /* bytes of ephemeral segments that are nowhere any more */
 	uint64_t ephemeral_at_ns;   /* copies are not tried before */
 	uint64_t unplaced_ns;	    /* when a copy first found no spare slot; 0: it did */
@@ -446,10 +448,11 @@ static inline struct pool_vol *pool_vol(struct engine *e, uint32_t id)
 }
 
 void pool_free_if_empty(struct engine *e, struct pool_row *p);
-/* Entries that are to be reaped: of dead objects, or of ephemeral segments that are nowhere. */
+/* Entries that are to be reaped: of dead objects, of ephemeral segments that are nowhere, or of
+ * ephemeral pages that are nowhere else while entries are scarce. */
 static inline bool reap_due(const struct engine *e)
 {
-	return e->dead_entries > 0 || e->lost_live > 0;
+	return e->dead_entries > 0 || e->lost_live > 0 || e->same_sweep > 0;
 }
 
 bool reap_step(struct engine *e, unsigned buckets);
@@ -561,6 +564,8 @@ bool ephemeral_wants_region(const struct engine *e, uint64_t now);
 int ephemeral_init(struct engine *e); /* -1: no memory */
 void ephemeral_fini(struct engine *e);
 uint64_t ephemeral_bytes(const struct engine *e);
+/* Index entries are getting scarce: others might need them. */
+bool ephemeral_crowds_index(const struct engine *e);
 void ephemeral_tick(struct engine *e, uint64_t now, uint64_t *wake);
 
 /* ---- ghost.c ---- */

@@ -471,6 +471,40 @@ static void entries_are_left_to_others(void **state)
 		assert_int_equal(world_get(w, KEEP, i, i), 0);
 }
 
+/* Same-filled pages are in no segment that could go, but they do not fill the index for good. */
+static void same_filled_pages_make_way(void **state)
+{
+	static uint8_t zeros[ENGINE_PAGE_BYTES];
+	struct engine_key k = {.oid = {7, 7, 7}, .pool = CACHE};
+	unsigned hits = 0;
+
+	(void)state;
+	for (k.index = 0; k.index < 4000; k.index++) {
+		int rc = engine_put(w->e, &k, zeros, NULL);
+
+		assert_true(rc == 0 || rc == -ENOSPC);
+		if (k.index % 8 == 0)
+			world_run(w, 1);
+	}
+	world_pool(w, KEEP, PERSISTENT, 1, 1, 0);
+	for (unsigned d = 0; d < WORLD_DONORS; d++)
+		world_grant(w, d);
+	put_many(KEEP, 0, 1700, 0);
+	for (uint32_t i = 0; i < 1700; i++)
+		assert_int_equal(world_get(w, KEEP, i, i), 0);
+	for (k.index = 0; k.index < 4000; k.index++) {
+		uint8_t page[ENGINE_PAGE_BYTES];
+		struct engine_req req;
+		int rc = engine_get(w->e, &k, page, &req);
+
+		assert_true(rc == 0 || rc == -ENOENT);
+		if (rc == 0)
+			assert_memory_equal(page, zeros, sizeof(page));
+		hits += rc == 0;
+	}
+	assert_true(hits < 2048);
+}
+
 static void a_cache_at_its_quota_makes_room_itself(void **state)
 {
 	unsigned hits;
@@ -603,6 +637,8 @@ int main(void)
 		TEST(a_grant_takes_the_room_of_copies),
 		cmocka_unit_test_setup_teardown(
 			entries_are_left_to_others, setup_few_entries, teardown),
+		cmocka_unit_test_setup_teardown(
+			same_filled_pages_make_way, setup_few_entries, teardown),
 		TEST(a_cache_at_its_quota_makes_room_itself),
 		TEST(lanes_make_way_for_each_other),
 		TEST(each_donor_keeps_some_slots_free),
