@@ -62,6 +62,13 @@ static json_t *lane_json(struct daemon *d, unsigned i)
 	put(o, "segments_repaired", stat_get(&e->segments_repaired));
 	put(o, "segments_cleaned", stat_get(&e->segments_cleaned));
 	put(o, "segments_lost", stat_get(&e->segments_lost));
+	put(o, "ephemeral_admitted", stat_get(&e->ephemeral_admitted));
+	put(o, "ephemeral_ghost_hits", stat_get(&e->ephemeral_ghosts));
+	put(o, "ephemeral_reinserted", stat_get(&e->ephemeral_reinserted));
+	put(o, "ephemeral_forgotten", stat_get(&e->ephemeral_forgotten));
+	put(o, "ephemeral_spilled", stat_get(&e->ephemeral_spilled));
+	put(o, "ephemeral_dropped", stat_get(&e->ephemeral_dropped));
+	put(o, "remote_slots_ephemeral", stat_get(&e->remote_slots_ephemeral));
 	put(o, "bytes_read_remote", stat_get(&e->bytes_read_remote));
 	put(o, "bytes_written_remote", stat_get(&e->bytes_written_remote));
 	put(o, "regions", stat_get(&e->regions));
@@ -199,6 +206,7 @@ static void capacity_handle(void *ctx, struct http_request *r)
 	put(local, "clean_bytes", ENGINE_SUM(d, local_slots_clean) * segment);
 	put(remote, "leased_bytes", ENGINE_SUM(d, remote_slots) * segment);
 	put(remote, "used_bytes", ENGINE_SUM(d, remote_slots_used) * segment);
+	put(remote, "ephemeral_bytes", ENGINE_SUM(d, remote_slots_ephemeral) * segment);
 	put(remote, "max_bytes", d->max_lease_bytes);
 	put(disk, "total_bytes", ENGINE_SUM(d, disk_slots) * segment);
 	put(disk, "used_bytes", ENGINE_SUM(d, disk_slots_used) * segment);
@@ -230,6 +238,7 @@ static void pools_handle(void *ctx, struct http_request *r)
 		json_object_set_new(
 			o, "persistent", json_boolean(p->flags & ENGINE_POOL_PERSISTENT));
 		json_object_set_new(o, "shared", json_boolean(p->flags & ENGINE_POOL_SHARED));
+		json_object_set_new(o, "spill", json_boolean(p->flags & ENGINE_POOL_SPILL));
 		put_text(o, "codec", p->codec < 3 ? codecs[p->codec] : "?");
 		put_text(o, "disk", p->disk < 3 ? disks[p->disk] : "?");
 		put(o, "copies", p->copies);
