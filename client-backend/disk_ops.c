@@ -21,7 +21,7 @@ static int op_account(void *ctx, const struct fallowd_disk_config *c, unsigned *
 
 static void op_reserve(void *ctx, uint32_t pool, uint64_t pages, struct reserves_call *call)
 {
-	static const uint64_t oid[3] = {DISK_SWAP_OID0};
+	static const uint64_t oid[3] = {DISK_OID0};
 
 	reserves_set(((struct daemon *)ctx)->reserves, pool, oid, pages, GRANT_LIMIT_NS, call);
 }

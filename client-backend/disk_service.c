@@ -58,7 +58,10 @@ int disk_service_new(const struct disk_service_config *cfg, struct disk_service 
 		return -ENOMEM;
 	}
 	struct blk_config bc = {
-		.size_bytes = c->size_bytes, .lanes = cfg->lanes, .queues = c->queues};
+		.size_bytes = c->size_bytes,
+		.block_bytes = ENGINE_PAGE_BYTES,
+		.lanes = cfg->lanes,
+		.queues = c->queues};
 	snprintf(bc.serial, sizeof(bc.serial), "%s", c->serial);
 	int r = swap_open(cfg, s, err, err_bytes);
 	if (!r) {

@@ -17,7 +17,7 @@
 #define MESSAGES_PER_RUN 64u
 
 /* The words of blk_range.store. */
-enum { WORD_DISK, WORD_UNSENT, WORD_NEXT, WORD_STATE };
+enum { WORD_STORE, WORD_UNSENT, WORD_NEXT, WORD_STATE };
 
 /* What the queue's lane keeps of a range, packed into one word. */
 struct range_state {
@@ -88,7 +88,6 @@ int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const st
 	l->env = env;
 	l->parts.event_fd = l->dones.event_fd = l->epoll_fd = -1;
 	l->pending_end = &l->pending;
-	l->run_end = &l->run;
 	l->part = calloc(parts, sizeof(*l->part));
 	int r = l->part ? rings_init(l) : -ENOMEM;
 	if (!r)
@@ -162,22 +161,21 @@ static void range_part_done(
 /* ---- the lane that owns the pages ---- */
 
 static void part_start(
-	struct disk_lane *l, struct disk_swap *disk, struct blk_range *g, unsigned from)
+	struct disk_lane *l, struct disk_store *store, struct blk_range *g, unsigned from)
 {
 	/* There is one for every credit that anybody has. */
 	struct disk_part *p = l->part_unused;
 
 	assert(p);
 	l->part_unused = p->next;
-	*p = (struct disk_part){.disk = disk,
-		.g = g,
-		.page = g->offset / ENGINE_PAGE_BYTES,
-		.end = (g->offset + g->bytes + ENGINE_PAGE_BYTES - 1) / ENGINE_PAGE_BYTES,
-		.from = (uint8_t)from};
-	if (g->op != BLK_ZERO)
+	*p = (struct disk_part){.store = store, .g = g, .end = 1, .from = (uint8_t)from};
+	if (g->op != BLK_FLUSH) {
+		p->page = g->offset / ENGINE_PAGE_BYTES;
+		p->end = (g->offset + g->bytes + ENGINE_PAGE_BYTES - 1) / ENGINE_PAGE_BYTES;
+	}
+	if (g->op == BLK_READ || g->op == BLK_WRITE)
 		blk_cursor_start(g, &p->cursor);
-	*l->run_end = p;
-	l->run_end = &p->next;
+	disk_queue_put(&l->run, p);
 }
 
 void disk_part_release(struct disk_lane *l, struct disk_part *p)
@@ -200,36 +198,43 @@ void disk_part_release(struct disk_lane *l, struct disk_part *p)
 	(void)r;
 }
 
+void disk_part_find(const struct disk_lane *l, struct disk_part *p)
+{
+	while (p->page < p->end) {
+		if (disk_page_lane(p->store, p->page, l->lanes) == l->lane)
+			return;
+		p->page = (p->page / DISK_CHUNK_PAGES + 1) * DISK_CHUNK_PAGES;
+	}
+	p->page = p->end;
+}
+
+void disk_lane_resume(struct disk_lane *l, struct disk_queue *q)
+{
+	if (!q->first)
+		return;
+	if (l->run.first)
+		q->last->next = l->run.first;
+	else
+		l->run.last = q->last;
+	l->run.first = q->first;
+	q->first = NULL;
+}
+
 /* Starts pages, all parts in turn; returns how many. */
 static unsigned parts_run(struct disk_lane *l)
 {
 	unsigned done = 0;
 
-	while (l->run && done < PAGES_PER_RUN) {
-		struct disk_part *p = l->run;
-		bool room = true;
-
+	while (l->run.first && done < PAGES_PER_RUN) {
 		/* Off the queue first: it may be over, and used for another, when run returns. */
-		l->run = p->next;
-		if (!l->run)
-			l->run_end = &l->run;
-		p->next = NULL;
+		struct disk_part *p = disk_queue_take(&l->run);
+		struct disk_queue *full = NULL;
+
 		p->under_way++;
-		done += disk_part_run(l, p, PAGES_PER_TURN, &room);
-		if (p->page < p->end) {
-			if (room) {
-				*l->run_end = p;
-				l->run_end = &p->next;
-			} else {
-				p->next = l->run;
-				if (!l->run)
-					l->run_end = &p->next;
-				l->run = p;
-			}
-		}
+		done += p->store->run(l, p, PAGES_PER_TURN, &full);
+		if (p->page < p->end)
+			disk_queue_put(full ? full : &l->run, p);
 		disk_part_release(l, p);
-		if (!room)
-			break;
 	}
 	return done;
 }
@@ -238,15 +243,15 @@ static unsigned parts_run(struct disk_lane *l)
 
 static void part_send(struct disk_lane *l, struct blk_range *g, unsigned to)
 {
-	struct disk_swap *disk = (struct disk_swap *)(uintptr_t)g->store[WORD_DISK];
+	struct disk_store *store = (struct disk_store *)(uintptr_t)g->store[WORD_STORE];
 
 	l->credit[to]--;
 	if (to == l->lane) {
 		stat_add(&l->stats.parts_local, 1);
-		part_start(l, disk, g, l->lane);
+		part_start(l, store, g, l->lane);
 		return;
 	}
-	struct disk_part_msg m = {.disk = disk, .g = g, .from = l->lane};
+	struct disk_part_msg m = {.store = store, .g = g, .from = l->lane};
 	stat_add(&l->stats.parts_sent, 1);
 	int r = ring_push(&l->peer[to]->parts, &m);
 	/* It holds as many as all lanes have credits there. */
@@ -293,18 +298,20 @@ static void pending_run(struct disk_lane *l)
 	}
 }
 
-static uint64_t range_lanes(const struct disk_lane *l, const struct disk_swap *d,
+static uint64_t range_lanes(const struct disk_lane *l, const struct disk_store *store,
 	const struct blk_range *g, unsigned *count)
 {
+	if (g->op == BLK_FLUSH || store->one_lane >= 0) {
+		*count = 1;
+		return 1ull << (store->one_lane >= 0 ? (unsigned)store->one_lane : l->lane);
+	}
 	uint64_t chunk = g->offset / ENGINE_PAGE_BYTES / DISK_CHUNK_PAGES;
 	uint64_t last = (g->offset + g->bytes - 1) / ENGINE_PAGE_BYTES / DISK_CHUNK_PAGES;
 	uint64_t mask = 0;
 
 	*count = 0;
 	for (; chunk <= last && *count < l->lanes; chunk++) {
-		struct engine_key k =
-			disk_swap_key(disk_swap_pool(d), (uint32_t)(chunk * DISK_CHUNK_PAGES));
-		uint64_t bit = 1ull << engine_key_lane(&k, l->lanes);
+		uint64_t bit = 1ull << disk_page_lane(store, chunk * DISK_CHUNK_PAGES, l->lanes);
 
 		*count += !(mask & bit);
 		mask |= bit;
@@ -312,12 +319,12 @@ static uint64_t range_lanes(const struct disk_lane *l, const struct disk_swap *d
 	return mask;
 }
 
-void disk_lane_submit(struct disk_lane *l, struct disk_swap *d, struct blk_range *g)
+void disk_lane_submit(struct disk_lane *l, struct disk_store *store, struct blk_range *g)
 {
 	unsigned count;
 
-	g->store[WORD_DISK] = (uint64_t)(uintptr_t)d;
-	g->store[WORD_UNSENT] = range_lanes(l, d, g, &count);
+	g->store[WORD_STORE] = (uint64_t)(uintptr_t)store;
+	g->store[WORD_UNSENT] = range_lanes(l, store, g, &count);
 	g->store[WORD_STATE] = 0;
 	state_of(g)->missing = (uint16_t)count;
 	/* Those that wait go first, where they can. */
@@ -349,7 +356,7 @@ unsigned disk_lane_poll(struct disk_lane *l)
 	for (unsigned i = 0; i < MESSAGES_PER_RUN && ring_pop(&l->dones, &end); i++, done++)
 		range_part_done(l, end.g, end.status, end.tier, end.by);
 	for (unsigned i = 0; i < MESSAGES_PER_RUN && ring_pop(&l->parts, &part); i++, done++)
-		part_start(l, part.disk, part.g, part.from);
+		part_start(l, part.store, part.g, part.from);
 	if (l->pending_retry) {
 		pending_run(l);
 		done++;
@@ -364,7 +371,7 @@ unsigned disk_lane_poll(struct disk_lane *l)
 
 bool disk_lane_prepare_sleep(struct disk_lane *l)
 {
-	if (l->pending_retry || (l->run && l->slot_unused))
+	if (l->pending_retry || l->run.first)
 		return false;
 	if (l->lanes == 1)
 		return true;

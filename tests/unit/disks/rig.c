@@ -61,6 +61,7 @@ static void disk_open(struct rig *g)
 		.lane = g->lane,
 		.lost_path = g->lost_path};
 	struct blk_config bc = {.size_bytes = g->pages * ENGINE_PAGE_BYTES,
+		.block_bytes = ENGINE_PAGE_BYTES,
 		.lanes = g->lanes,
 		.queues = 2,
 		.serial = "serial of the disk"};
