@@ -24,13 +24,19 @@ struct fallowd_client_config {
 	uint32_t max_pools;
 };
 
-enum fallowd_disk_kind { FALLOWD_DISK_SWAP };
+enum fallowd_disk_kind { FALLOWD_DISK_SWAP, FALLOWD_DISK_CACHED };
+enum fallowd_disk_keep { FALLOWD_KEEP_AUTO, FALLOWD_KEEP_ALWAYS };
 
 /* A disk for a guest. */
 struct fallowd_disk_config {
 	char name[48];
-	int kind; /* enum fallowd_disk_kind */
-	uint64_t size_bytes;
+	int kind;			 /* enum fallowd_disk_kind */
+	uint64_t size_bytes;		 /* cached: 0, the image's */
+	char image[256];		 /* cached: path, or an NBD URI */
+	bool readonly;			 /* cached */
+	bool direct;			 /* cached: bypass the page cache */
+	bool cache_writes;		 /* cached: what is written is cached */
+	int keep;			 /* cached: enum fallowd_disk_keep */
 	char socket[108];		 /* "": disk-NAME.sock beside the clients' socket */
 	uint32_t mode;			 /* of the socket file */
 	uint32_t queues;		 /* offered */
@@ -76,7 +82,7 @@ struct fallowd_config {
 		uint32_t live_percent;
 		uint32_t fetches; /* each lane */
 		uint32_t checksum_percent;
-		uint32_t moves;	  /* each lane */
+		uint32_t moves; /* each lane */
 	} store;
 	struct {
 		uint64_t hedge_ns; /* 0: never */
@@ -107,6 +113,7 @@ struct fallowd_config {
 		uint32_t depth; /* each lane */
 		uint64_t timeout_ns;
 	} disk;
+	uint64_t image_linger_ns; /* shared caches of images that no disk uses are kept this long */
 	struct program_http http;
 	struct program_log log;
 	bool others_allowed;		     /* clients that no entry of the list matches */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "client-backend/disk_settings.h"
+#include "client-backend/disk_source.h"
 #include "client-backend/state_file.h"
 #include "lib/core/log.h"
 
@@ -26,6 +27,9 @@ struct disk {
 	struct fallowd_disk_config cfg;	  /* as it was given */
 	struct fallowd_disk_config serve; /* with defaults filled in */
 	uint32_t pool, kept_pool;
+	bool shared;		    /* the pool is that of an image, see disk_source.h */
+	struct disk_source *source; /* opened, and no service has it yet */
+	uint64_t stale_drops;
 	struct disk_service *service;
 	struct backend_call call;
 	struct reserves_call reserve;
@@ -41,6 +45,11 @@ struct disks {
 	bool started;
 	struct backend_call *stop_call; /* stopping */
 	bool stopped;			/* it was answered */
+	unsigned linger_retries;
+	struct {
+		uint32_t pool;
+		unsigned retries;
+	} unused[DISKS_MAX]; /* shared pools without a disk */
 	struct disk disk[DISKS_MAX];
 };
 
@@ -64,6 +73,7 @@ int disks_new(const struct disks_config *cfg, struct pools *pools, const struct 
 	char *slash = strrchr(d->socket_dir, '/');
 	if (slash)
 		*slash = 0;
+	d->linger_retries = cfg->linger_retries;
 	d->pools = pools;
 	d->ops = ops;
 	d->ctx = ctx;
@@ -227,9 +237,17 @@ static bool permanent(int status)
 	       status == -ENOENT || status == -EFBIG || status == -ENAMETOOLONG;
 }
 
+static void source_drop(struct disk *k)
+{
+	if (k->source)
+		k->disks->ops->source_close(k->disks->ctx, k->source);
+	k->source = NULL;
+}
+
 static void disk_fail(struct disk *k, int status, const char *why)
 {
 	k->busy = false;
+	source_drop(k);
 	if (k->disks->stop_call) {
 		settled(k->disks);
 		return;
@@ -244,7 +262,7 @@ static void disk_fail(struct disk *k, int status, const char *why)
 			state_store(k->disks);
 		}
 		/* It never was: nothing of it stays. */
-		if (k->pool)
+		if (k->pool && !k->shared)
 			pool_destroy(k);
 	}
 	settled(k->disks);
@@ -257,11 +275,12 @@ static void disk_serve(struct disk *k)
 
 	k->busy = false;
 	if (d->stop_call) {
+		source_drop(k);
 		settled(d);
 		return;
 	}
 	if (!k->kept || k->kept_pool != k->pool) {
-		if (k->kept && k->kept_pool)
+		if (k->kept && k->kept_pool && k->cfg.kind == FALLOWD_DISK_SWAP)
 			log_warn("disks",
 				"the pages of disk %s are gone with the arenas: it is empty now, "
 				"and "
@@ -275,11 +294,12 @@ static void disk_serve(struct disk *k)
 			return;
 		}
 	}
-	int r = d->ops->serve(d->ctx, &k->serve, k->pool, &k->service, err, sizeof(err));
+	int r = d->ops->serve(d->ctx, &k->serve, k->pool, k->source, &k->service, err, sizeof(err));
 	if (r < 0) {
 		disk_fail(k, r, err);
 		return;
 	}
+	k->source = NULL;
 	k->command = false;
 	state_set(k, DISKS_SERVING, "%s", "");
 }
@@ -292,6 +312,61 @@ static void on_reserved(struct reserves_call *c, int status)
 		disk_fail(k, status, c->why[0] ? c->why : strerror(-status));
 	else
 		disk_serve(k);
+}
+
+static void pool_ask(struct disk *k);
+
+/* The pool of what the image was before is gone: another one. */
+static void on_stale_destroyed(struct backend_call *call, int status, uint64_t value)
+{
+	struct disk *k = (struct disk *)((char *)call - offsetof(struct disk, call));
+	uint32_t pool = k->pool;
+
+	if (status && status != -ENOENT) {
+		disk_fail(k, status, "its stale pages could not be removed");
+		return;
+	}
+	k->pool = 0;
+	k->disks->ops->forget(k->disks->ctx, pool);
+	if (k->disks->stop_call) {
+		k->busy = false;
+		source_drop(k);
+		settled(k->disks);
+		return;
+	}
+	pool_ask(k);
+}
+
+/* Another disk that uses the same pool. */
+static bool pool_in_use(const struct disk *k)
+{
+	for (unsigned i = 0; i < DISKS_MAX; i++) {
+		const struct disk *o = &k->disks->disk[i];
+
+		if (o != k && o->used && o->service && o->pool == k->pool)
+			return true;
+	}
+	return false;
+}
+
+/* Is what the pool holds still the image's? */
+static void cache_check(struct disk *k)
+{
+	static const uint8_t none[16];
+	struct disks *d = k->disks;
+	const char *why;
+
+	if (pool_in_use(k) || d->ops->source_valid(d->ctx, &k->serve, k->source, k->pool, &why)) {
+		disk_serve(k);
+		return;
+	}
+	log_warn("disks", "what was cached of disk %s is dropped: %s", k->cfg.name, why);
+	k->stale_drops++;
+	k->call.done = on_stale_destroyed;
+	const struct engine_pool_desc *p = pools_find(d->pools, k->pool);
+	char owner[ENGINE_NAME_BYTES];
+	snprintf(owner, sizeof(owner), "%s", p ? p->owner : "");
+	pools_destroy(d->pools, owner, none, k->pool, &k->call);
 }
 
 static void on_opened(struct backend_call *call, int status, uint64_t value)
@@ -312,7 +387,12 @@ static void on_opened(struct backend_call *call, int status, uint64_t value)
 	k->pool = (uint32_t)value;
 	if (d->stop_call) {
 		k->busy = false;
+		source_drop(k);
 		settled(d);
+		return;
+	}
+	if (k->source) {
+		cache_check(k);
 		return;
 	}
 	state_set(k, DISKS_RESERVING, "%s", "");
@@ -321,20 +401,20 @@ static void on_opened(struct backend_call *call, int status, uint64_t value)
 	d->ops->reserve(d->ctx, k->pool, k->cfg.size_bytes / ENGINE_PAGE_BYTES, &k->reserve);
 }
 
-static void disk_start(struct disk *k)
+/* Whose pool it is: a disk's own, or that of an image that others read, too. */
+static void pool_ask(struct disk *k)
 {
 	static const uint8_t none[16];
 	struct disks *d = k->disks;
 	char owner[ENGINE_NAME_BYTES];
 	unsigned account;
 
-	int r = defaults_fill(k);
-	if (r < 0) {
-		disk_fail(k, r, "its socket's path would be too long: set another one");
-		return;
-	}
-	snprintf(owner, sizeof(owner), OWNER_PREFIX "%s", k->cfg.name);
-	r = d->ops->account(d->ctx, &k->cfg, &account);
+	k->shared = k->source && k->source->shared;
+	if (k->shared)
+		snprintf(owner, sizeof(owner), "%s", k->source->pool_owner);
+	else
+		snprintf(owner, sizeof(owner), OWNER_PREFIX "%s", k->cfg.name);
+	int r = d->ops->account(d->ctx, &k->cfg, &account);
 	if (r < 0) {
 		disk_fail(k, r,
 			r == -ENOENT ? "its account is not in the list of clients" : strerror(-r));
@@ -343,17 +423,39 @@ static void disk_start(struct disk *k)
 	struct pools_request q = {.owner = owner,
 		.account = account,
 		.session = none,
-		.flags = ENGINE_POOL_PERSISTENT,
-		.name = k->cfg.name,
+		.flags = k->source ? 0 : ENGINE_POOL_PERSISTENT,
+		.name = k->shared ? "cache" : k->cfg.name,
 		.uuid = none,
 		.secret = none,
 		.codec = (uint8_t)k->cfg.codec,
-		.copies = (uint8_t)k->cfg.copies,
-		.disk = (uint8_t)k->cfg.disk};
+		.copies = (uint8_t)(k->source ? 1 : k->cfg.copies),
+		.disk = (uint8_t)(k->source ? POOLS_DISK_NEVER : k->cfg.disk)};
 	k->state = DISKS_OPENING;
 	k->busy = true;
 	k->call.done = on_opened;
 	pools_open(d->pools, &q, &k->call);
+}
+
+static void disk_start(struct disk *k)
+{
+	struct disks *d = k->disks;
+	char err[256];
+
+	int r = defaults_fill(k);
+	if (r < 0) {
+		disk_fail(k, r, "its socket's path would be too long: set another one");
+		return;
+	}
+	if (k->cfg.kind == FALLOWD_DISK_CACHED) {
+		r = d->ops->source_open(d->ctx, &k->serve, &k->source, err, sizeof(err));
+		if (r < 0) {
+			/* An image may come, or be let go. */
+			disk_fail(k, r == -EINVAL || r == -EFBIG ? r : -EAGAIN, err);
+			return;
+		}
+		k->serve.size_bytes = k->source->identity.size_bytes;
+	}
+	pool_ask(k);
 }
 
 /* ---- the end of a disk ---- */
@@ -406,7 +508,10 @@ static uint32_t pool_find(const struct disks *d, const char *name)
 
 static void removal_go_on(struct disk *k)
 {
-	if (!k->pool)
+	/* The pool of an image stays for a while, for the next disk. */
+	if (k->shared)
+		k->pool = 0;
+	else if (!k->pool)
 		k->pool = pool_find(k->disks, k->cfg.name);
 	if (k->pool)
 		pool_destroy(k);
@@ -627,8 +732,69 @@ void disks_start(struct disks *d)
 	}
 }
 
+static bool pool_has_disk(const struct disks *d, uint32_t pool)
+{
+	for (unsigned i = 0; i < DISKS_MAX; i++)
+		if (d->disk[i].used && d->disk[i].pool == pool)
+			return true;
+	return false;
+}
+
+/* Whether a pool of an image without a disk has had its time. */
+static bool unused_for_long(struct disks *d, uint32_t pool)
+{
+	unsigned at = DISKS_MAX;
+
+	for (unsigned i = 0; i < DISKS_MAX; i++) {
+		if (d->unused[i].pool == pool) {
+			at = i;
+			break;
+		}
+		if (!d->unused[i].pool)
+			at = i;
+	}
+	if (at == DISKS_MAX)
+		return false; /* later */
+	if (d->unused[at].pool != pool)
+		d->unused[at].retries = 0;
+	d->unused[at].pool = pool;
+	return d->unused[at].retries++ >= d->linger_retries;
+}
+
+static void unused_destroy(struct disks *d)
+{
+	static const uint8_t none[16];
+	const struct engine_pool_desc *p;
+
+	/* Those that were taken again, or are gone, are counted anew. */
+	for (unsigned i = 0; i < DISKS_MAX; i++)
+		if (d->unused[i].pool && (!pools_find(d->pools, d->unused[i].pool) ||
+						 pool_has_disk(d, d->unused[i].pool)))
+			d->unused[i].pool = 0;
+	for (uint32_t cursor = 0; (p = pools_next(d->pools, &cursor));) {
+		if (strncmp(p->owner, DISK_SOURCE_SHARED_PREFIX,
+			    strlen(DISK_SOURCE_SHARED_PREFIX)) ||
+			pool_has_disk(d, p->id) || !unused_for_long(d, p->id))
+			continue;
+		struct backend_call *call = malloc(sizeof(*call));
+		uint32_t id = p->id;
+
+		if (!call)
+			return;
+		log_info("disks", "no disk has used the cache of pool %u for long: it is removed",
+			id);
+		call->done = orphan_destroyed;
+		char owner[ENGINE_NAME_BYTES];
+		snprintf(owner, sizeof(owner), "%s", p->owner);
+		pools_destroy(d->pools, owner, none, id, call);
+		d->ops->forget(d->ctx, id);
+	}
+}
+
 void disks_retry(struct disks *d)
 {
+	if (!d->stop_call)
+		unused_destroy(d);
 	for (unsigned i = 0; i < DISKS_MAX && !d->stop_call; i++) {
 		struct disk *k = &d->disk[i];
 
@@ -668,6 +834,8 @@ static void info_fill(const struct disk *k, struct disks_info *out)
 		.why = k->why,
 		.configured = k->configured,
 		.pool = k->pool,
+		.shared = k->shared,
+		.stale_drops = k->stale_drops,
 		.service = k->busy && k->state != DISKS_SERVING ? NULL : k->service};
 }
 

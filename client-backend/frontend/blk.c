@@ -304,6 +304,7 @@ static int zero_next(struct blk_range *g)
 			continue;
 		g->offset = le64toh(z.sector) * BLK_SECTOR_BYTES;
 		g->bytes = (uint32_t)bytes;
+		g->hole = g->type == VIRTIO_BLK_T_DISCARD || flags;
 		return true;
 	}
 	return false;

@@ -54,7 +54,8 @@ struct blk_range {
 	uint32_t bytes;	   /* never 0, but for BLK_FLUSH */
 	uint8_t op;	   /* enum blk_op */
 	uint8_t type;	   /* virtio's */
-	uint8_t next;	   /* discard, write-zeroes: number of the next range in the request */
+	uint8_t next : 7;  /* discard, write-zeroes: number of the next range in the request */
+	uint8_t hole : 1;  /* the same: the room may be given back */
 	uint8_t lane;	   /* that submitted it */
 };
 

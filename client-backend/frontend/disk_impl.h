@@ -6,6 +6,7 @@
 #include <assert.h>
 
 #include "client-backend/frontend/disk_swap.h"
+#include "client-backend/image/image.h"
 #include "lib/core/ring.h"
 
 #define DISK_HASH 512u /* power of two, more than DISK_LANE_PAGES */
@@ -60,6 +61,13 @@ static inline unsigned disk_page_lane(const struct disk_store *s, uint64_t page,
 	return s->one_lane >= 0 ? (unsigned)s->one_lane : engine_key_lane(&k, lanes);
 }
 
+/* Something that gathers work of many pages, and is told when it will be no more. */
+struct disk_gather {
+	struct disk_gather *next;
+	bool listed;
+	void (*close)(struct disk_gather *g);
+};
+
 enum disk_step { DISK_STEP_START, DISK_STEP_GET, DISK_STEP_PUT };
 
 /*
@@ -111,6 +119,7 @@ struct disk_lane {
 	struct disk_lane *peer[BLK_MAX_LANES];
 	struct ring parts, dones;
 	int epoll_fd;
+	struct image_lane *images;
 	struct disk_lane_stats stats;
 
 	/* lane thread only */
@@ -119,6 +128,7 @@ struct disk_lane {
 	bool pending_retry;
 	struct disk_queue run;	/* with pages to start */
 	struct disk_queue full; /* of swap disks, waiting for bounce pages */
+	struct disk_gather *gathers;
 	struct disk_part *part_unused;
 	struct disk_slot *slot_unused;
 	struct disk_slot *hash[DISK_HASH];
@@ -140,6 +150,8 @@ unsigned disk_swap_run(
 void disk_left_run(struct disk_lane *l);
 /* disk_lane.c: there is room for the parts of this queue: before the others, in order. */
 void disk_lane_resume(struct disk_lane *l, struct disk_queue *q);
+/* disk_lane.c: closes it at the end of the round. */
+void disk_lane_gather(struct disk_lane *l, struct disk_gather *g);
 /* disk_lane.c: the next page of this part that this lane owns; p->end: none. */
 void disk_part_find(const struct disk_lane *l, struct disk_part *p);
 /* disk_lane.c: a page ended, or the hold of parts_run(). */

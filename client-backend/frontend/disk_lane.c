@@ -51,6 +51,8 @@ static int rings_init(struct disk_lane *l)
 	int r = ring_init(&l->parts, n, sizeof(struct disk_part_msg));
 	if (!r)
 		r = ring_init(&l->dones, n, sizeof(struct disk_done_msg));
+	if (!r)
+		r = image_lane_new(l->lane, l->epoll_fd, &l->images);
 	if (!r && (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, ring_fd(&l->parts), &ev) < 0 ||
 			  epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, ring_fd(&l->dones), &ev) < 0))
 		r = -errno;
@@ -118,6 +120,7 @@ void disk_lane_delete(struct disk_lane *l)
 {
 	if (!l)
 		return;
+	image_lane_delete(l->images);
 	ring_fini(&l->parts);
 	ring_fini(&l->dones);
 	if (l->epoll_fd >= 0)
@@ -131,6 +134,11 @@ void disk_lane_delete(struct disk_lane *l)
 const struct disk_lane_stats *disk_lane_stats(const struct disk_lane *l)
 {
 	return &l->stats;
+}
+
+struct image_lane *disk_lane_images(const struct disk_lane *l)
+{
+	return l->images;
 }
 
 int disk_lane_event_fd(const struct disk_lane *l)
@@ -339,11 +347,35 @@ void disk_lane_submit(struct disk_lane *l, struct disk_store *store, struct blk_
 
 /* ---- the loop ---- */
 
+void disk_lane_gather(struct disk_lane *l, struct disk_gather *g)
+{
+	if (g->listed)
+		return;
+	g->listed = true;
+	g->next = l->gathers;
+	l->gathers = g;
+}
+
+static void gathers_close(struct disk_lane *l)
+{
+	if (!l->gathers)
+		return;
+	while (l->gathers) {
+		struct disk_gather *g = l->gathers;
+
+		l->gathers = g->next;
+		g->listed = false;
+		g->close(g);
+	}
+	image_lane_kick(l->images);
+}
+
 void disk_lane_kick(struct disk_lane *l)
 {
 	if (l->pending_retry)
 		pending_run(l);
 	parts_run(l);
+	gathers_close(l);
 	engine_kick(l->engine);
 }
 
@@ -363,7 +395,9 @@ unsigned disk_lane_poll(struct disk_lane *l)
 	}
 	if (l->left)
 		disk_left_run(l);
+	done += image_lane_poll(l->images);
 	done += parts_run(l);
+	gathers_close(l);
 	if (done)
 		engine_kick(l->engine);
 	return done;
@@ -371,7 +405,7 @@ unsigned disk_lane_poll(struct disk_lane *l)
 
 bool disk_lane_prepare_sleep(struct disk_lane *l)
 {
-	if (l->pending_retry || l->run.first)
+	if (l->pending_retry || l->run.first || l->gathers)
 		return false;
 	if (l->lanes == 1)
 		return true;

@@ -39,6 +39,7 @@ struct disk_part;
 struct disk_queue;
 
 /* What parts work on: the head of every store whose blocks are pages of a pool. */
+struct image_lane;
 struct disk_store {
 	/*
 	 * lane. Starts the next pages of a part, at most about `budget`; returns how many. Where
@@ -82,6 +83,8 @@ void disk_lane_wake(struct disk_lane *l);
 /* Readable when another lane sent something since disk_lane_prepare_sleep(). */
 int disk_lane_event_fd(const struct disk_lane *l);
 
+/* Any thread. */
+struct image_lane *disk_lane_images(const struct disk_lane *l);
 /* lane. For stores: a range of one of its queues; ends with blk_range_done(). */
 void disk_lane_submit(struct disk_lane *l, struct disk_store *store, struct blk_range *g);
 void disk_lane_kick(struct disk_lane *l);

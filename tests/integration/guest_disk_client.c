@@ -13,9 +13,10 @@
 #include "tests/unit/vhost/client.h"
 
 /*
- * Usage: test-guest-disk SOCKET PAGES SEED STOP_FILE
+ * Usage: test-guest-disk SOCKET PAGES SEED STOP_FILE [IMAGE]
  * Until STOP_FILE is there; then reads all of the disk, and prints
- * "requests=N errors=N wrong=N reconnects=N".
+ * "requests=N errors=N wrong=N reconnects=N". IMAGE: what is on the disk at first; what it must
+ * hold at the end is written to IMAGE.want.
  */
 #define RINGS	4u
 #define WAIT_MS 120000
@@ -216,15 +217,36 @@ static void read_all(void)
 	}
 }
 
+static void image_read(const char *image)
+{
+	FILE *f = fopen(image, "re");
+
+	if (!f || fread(disk, 512, sectors, f) != sectors)
+		die("cannot read the image");
+	fclose(f);
+}
+
+static void image_want_write(const char *image)
+{
+	char want[512];
+
+	snprintf(want, sizeof(want), "%s.want", image);
+	FILE *f = fopen(want, "we");
+	if (!f || fwrite(disk, 512, sectors, f) != sectors || fclose(f))
+		die("cannot write what the image should hold");
+}
+
 int main(int argc, char **argv)
 {
-	if (argc != 5)
-		die("usage: SOCKET PAGES SEED STOP_FILE");
+	if (argc != 5 && argc != 6)
+		die("usage: SOCKET PAGES SEED STOP_FILE [IMAGE]");
 	path = argv[1];
 	sectors = strtoull(argv[2], NULL, 0) * 8;
 	rnd = strtoull(argv[3], NULL, 0) * 2 + 1;
 	disk = calloc(sectors, 512);
 	taken = calloc(sectors, 1);
+	if (argc == 6)
+		image_read(argv[5]);
 	client_init(&c, RINGS);
 	client_up(&c, path);
 	printf("connected\n");
@@ -245,6 +267,8 @@ int main(int argc, char **argv)
 	printf("requests=%" PRIu64 " errors=%" PRIu64 " wrong=%" PRIu64 " reconnects=%" PRIu64 "\n",
 		requests, errors, wrong, reconnects);
 	client_fini(&c);
+	if (argc == 6)
+		image_want_write(argv[5]);
 	free(disk);
 	free(taken);
 	return 0;

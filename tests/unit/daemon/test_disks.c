@@ -73,7 +73,7 @@ static void op_reserve(void *ctx, uint32_t pool, uint64_t pages, struct reserves
 }
 
 static int op_serve(void *ctx, const struct fallowd_disk_config *c, uint32_t pool,
-	struct disk_service **out, char *text, size_t bytes)
+	struct disk_source *source, struct disk_service **out, char *text, size_t bytes)
 {
 	if (serve_status) {
 		snprintf(text, bytes, "the socket is taken");
