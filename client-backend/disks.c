@@ -1,6 +1,6 @@
 /* The registry of guests' disks: which there are, what each needs before it can be served, and what
  * a restart finds. */
-#include "client-backend/disks.h"
+#include "client-backend/disks_impl.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -9,49 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client-backend/disk_settings.h"
 #include "client-backend/disk_source.h"
-#include "client-backend/state_file.h"
 #include "lib/core/log.h"
-
-#define STATE_FILE	 "disks"
-#define STATE_FILE_BYTES (256u << 10)
-#define OWNER_PREFIX	 "disk:"
-
-struct disk {
-	struct disks *disks;
-	bool used, kept, configured;
-	bool command; /* of a command that is still waited for: it fails at the first trouble */
-	bool busy;    /* something asked for it is unanswered */
-	enum disks_state state;
-	struct fallowd_disk_config cfg;	  /* as it was given */
-	struct fallowd_disk_config serve; /* with defaults filled in */
-	uint32_t pool, kept_pool;
-	bool shared;		    /* the pool is that of an image, see disk_source.h */
-	struct disk_source *source; /* opened, and no service has it yet */
-	uint64_t stale_drops;
-	struct disk_service *service;
-	struct backend_call call;
-	struct reserves_call reserve;
-	char why[256];
-};
-
-struct disks {
-	char state_dir[256];
-	char socket_dir[108];
-	struct pools *pools;
-	const struct disks_ops *ops;
-	void *ctx;
-	bool started;
-	struct backend_call *stop_call; /* stopping */
-	bool stopped;			/* it was answered */
-	unsigned linger_retries;
-	struct {
-		uint32_t pool;
-		unsigned retries;
-	} unused[DISKS_MAX]; /* shared pools without a disk */
-	struct disk disk[DISKS_MAX];
-};
 
 const char *disks_state_name(enum disks_state s)
 {
@@ -92,7 +51,7 @@ void disks_delete(struct disks *d)
 	free(d);
 }
 
-static struct disk *disk_of(const struct disks *d, const char *name)
+struct disk *disks_disk_of(const struct disks *d, const char *name)
 {
 	for (unsigned i = 0; i < DISKS_MAX; i++)
 		if (d->disk[i].used && !strcmp(d->disk[i].cfg.name, name))
@@ -115,7 +74,7 @@ static int defaults_fill(struct disk *k)
 	return n < sizeof(s->socket) ? 0 : -ENAMETOOLONG;
 }
 
-static struct disk *disk_take(struct disks *d, const struct fallowd_disk_config *c)
+struct disk *disks_disk_take(struct disks *d, const struct fallowd_disk_config *c)
 {
 	for (unsigned i = 0; i < DISKS_MAX; i++) {
 		struct disk *k = &d->disk[i];
@@ -127,81 +86,6 @@ static struct disk *disk_take(struct disks *d, const struct fallowd_disk_config 
 		return k;
 	}
 	return NULL;
-}
-
-/* ---- what is kept ---- */
-
-static int state_store(struct disks *d)
-{
-	json_t *root = json_object(), *list = json_array();
-
-	for (unsigned i = 0; i < DISKS_MAX; i++) {
-		const struct disk *k = &d->disk[i];
-
-		if (!k->used || !k->kept)
-			continue;
-		json_t *o = disk_settings_write(&k->cfg);
-		json_object_set_new(o, "pool", json_integer(k->pool ? k->pool : k->kept_pool));
-		json_object_set_new(o, "configured", json_boolean(k->configured));
-		json_object_set_new(o, "removing", json_boolean(k->state == DISKS_REMOVING));
-		json_array_append_new(list, o);
-	}
-	json_object_set_new(root, "disks", list);
-	char *text = json_dumps(root, JSON_INDENT(1));
-	json_decref(root);
-	int r = text ? state_file_replace(d->state_dir, STATE_FILE, text) : -ENOMEM;
-	free(text);
-	if (r < 0)
-		log_error(
-			"disks", "cannot write %s/" STATE_FILE ": %s", d->state_dir, strerror(-r));
-	return r;
-}
-
-static int state_read(struct disks *d, const json_t *root, char *err, size_t err_bytes)
-{
-	static const char *const other[] = {"pool", "configured", "removing", NULL};
-	struct fallowd_disk_config c;
-	const json_t *o;
-	size_t i;
-
-	json_array_foreach(json_object_get(root, "disks"), i, o)
-	{
-		int r = disk_settings_read(o, other, &c, err, err_bytes);
-		struct disk *k = r < 0 ? NULL : disk_take(d, &c);
-
-		if (!k)
-			return -EBADMSG;
-		k->kept = true;
-		k->kept_pool = (uint32_t)json_integer_value(json_object_get(o, "pool"));
-		k->configured = json_is_true(json_object_get(o, "configured"));
-		if (json_is_true(json_object_get(o, "removing")))
-			k->state = DISKS_REMOVING;
-	}
-	return 0;
-}
-
-int disks_load(struct disks *d, char *err, size_t err_bytes)
-{
-	char *text = malloc(STATE_FILE_BYTES), what[320] = "it is not what was written";
-
-	if (!text)
-		return -ENOMEM;
-	ssize_t n = state_file_read(d->state_dir, STATE_FILE, text, STATE_FILE_BYTES);
-	json_t *root = n < 0 ? NULL : json_loads(text, 0, NULL);
-	int r = n == -ENOENT ? 0 : n < 0 ? (int)n : root ? 0 : -EBADMSG;
-	free(text);
-	if (n < 0 && r)
-		snprintf(err, err_bytes, "cannot read %s/" STATE_FILE ": %s", d->state_dir,
-			strerror(-r));
-	else if (!r && root)
-		r = state_read(d, root, what, sizeof(what));
-	if (r == -EBADMSG)
-		snprintf(err, err_bytes,
-			"%s/" STATE_FILE " is damaged (%s): restore it, or remove it "
-			"and add the disks again",
-			d->state_dir, what);
-	json_decref(root);
-	return r;
 }
 
 /* ---- towards being served ---- */
@@ -259,7 +143,7 @@ static void disk_fail(struct disk *k, int status, const char *why)
 		state_set(k, DISKS_FAILED, "%s", why);
 		if (k->kept) {
 			k->kept = false;
-			state_store(k->disks);
+			disks_state_store(k->disks);
 		}
 		/* It never was: nothing of it stays. */
 		if (k->pool && !k->shared)
@@ -288,7 +172,7 @@ static void disk_serve(struct disk *k)
 				k->cfg.name);
 		k->kept = true;
 		k->kept_pool = k->pool;
-		int r = state_store(d);
+		int r = disks_state_store(d);
 		if (r < 0) {
 			disk_fail(k, r, "state_dir cannot be written");
 			return;
@@ -413,7 +297,7 @@ static void pool_ask(struct disk *k)
 	if (k->shared)
 		snprintf(owner, sizeof(owner), "%s", k->source->pool_owner);
 	else
-		snprintf(owner, sizeof(owner), OWNER_PREFIX "%s", k->cfg.name);
+		snprintf(owner, sizeof(owner), DISKS_OWNER_PREFIX "%s", k->cfg.name);
 	int r = d->ops->account(d->ctx, &k->cfg, &account);
 	if (r < 0) {
 		disk_fail(k, r,
@@ -478,7 +362,7 @@ static void on_destroyed(struct backend_call *call, int status, uint64_t value)
 	if (k->state == DISKS_REMOVING) {
 		log_info("disks", "disk %s was removed", k->cfg.name);
 		k->used = k->kept = false;
-		state_store(d);
+		disks_state_store(d);
 	}
 	settled(d);
 }
@@ -488,7 +372,7 @@ static void pool_destroy(struct disk *k)
 	static const uint8_t none[16];
 	char owner[ENGINE_NAME_BYTES];
 
-	snprintf(owner, sizeof(owner), OWNER_PREFIX "%s", k->cfg.name);
+	snprintf(owner, sizeof(owner), DISKS_OWNER_PREFIX "%s", k->cfg.name);
 	k->busy = true;
 	k->call.done = on_destroyed;
 	pools_destroy(k->disks->pools, owner, none, k->pool, &k->call);
@@ -500,8 +384,8 @@ static uint32_t pool_find(const struct disks *d, const char *name)
 	const struct engine_pool_desc *p;
 
 	for (uint32_t cursor = 0; (p = pools_next(d->pools, &cursor));)
-		if (!strncmp(p->owner, OWNER_PREFIX, strlen(OWNER_PREFIX)) &&
-			!strcmp(p->owner + strlen(OWNER_PREFIX), name))
+		if (!strncmp(p->owner, DISKS_OWNER_PREFIX, strlen(DISKS_OWNER_PREFIX)) &&
+			!strcmp(p->owner + strlen(DISKS_OWNER_PREFIX), name))
 			return p->id;
 	return 0;
 }
@@ -540,7 +424,7 @@ static void disk_unserve(struct disk *k)
 
 int disks_remove(struct disks *d, const char *name, bool force, char *err, size_t err_bytes)
 {
-	struct disk *k = disk_of(d, name);
+	struct disk *k = disks_disk_of(d, name);
 
 	if (!k) {
 		snprintf(err, err_bytes, "there is no disk %.48s", name);
@@ -571,7 +455,7 @@ int disks_remove(struct disks *d, const char *name, bool force, char *err, size_
 	k->why[0] = 0;
 	/* A restart goes on with it. */
 	if (k->kept)
-		state_store(d);
+		disks_state_store(d);
 	if (k->service)
 		disk_unserve(k);
 	else
@@ -583,7 +467,7 @@ int disks_remove(struct disks *d, const char *name, bool force, char *err, size_
 
 int disks_add(struct disks *d, const struct fallowd_disk_config *c, char *err, size_t err_bytes)
 {
-	struct disk *k = disk_of(d, c->name);
+	struct disk *k = disks_disk_of(d, c->name);
 
 	if (k && (k->kept || k->busy || k->configured || k->state != DISKS_FAILED)) {
 		snprintf(err, err_bytes, "there is a disk %s already", c->name);
@@ -600,7 +484,7 @@ int disks_add(struct disks *d, const struct fallowd_disk_config *c, char *err, s
 			return -EEXIST;
 		}
 	}
-	k = d->stop_call ? NULL : disk_take(d, c);
+	k = d->stop_call ? NULL : disks_disk_take(d, c);
 	if (!k) {
 		snprintf(err, err_bytes, "there are %u disks already, which is the limit",
 			DISKS_MAX);
@@ -625,14 +509,14 @@ static void size_mismatch(struct disk *k, const struct fallowd_disk_config *c)
 
 static void disk_configure(struct disks *d, const struct fallowd_disk_config *c)
 {
-	struct disk *k = disk_of(d, c->name);
+	struct disk *k = disks_disk_of(d, c->name);
 
 	if (k && !k->kept && !k->busy && k->state == DISKS_FAILED) {
 		k->used = false; /* a command's, refused */
 		k = NULL;
 	}
 	if (!k) {
-		k = disk_take(d, c);
+		k = disks_disk_take(d, c);
 		if (!k) {
 			log_error(
 				"disks", "disk %s: there are %u disks already", c->name, DISKS_MAX);
@@ -681,47 +565,17 @@ void disks_configure(struct disks *d, const struct fallowd_disk_config *list, ui
 				"disk %s is not in the configuration any more: it is kept until "
 				"`fallow disk rm %s`",
 				k->cfg.name, k->cfg.name);
-			state_store(d);
+			disks_state_store(d);
 		}
 	}
 	for (uint32_t i = 0; i < count; i++)
 		disk_configure(d, &list[i]);
 }
 
-static void orphan_destroyed(struct backend_call *call, int status, uint64_t value)
-{
-	free(call);
-}
-
-/* Pools that were made for a disk that was not kept: its making was cut short. */
-static void orphans_destroy(struct disks *d)
-{
-	static const uint8_t none[16];
-	const struct engine_pool_desc *p;
-
-	for (uint32_t cursor = 0; (p = pools_next(d->pools, &cursor));) {
-		if (strncmp(p->owner, OWNER_PREFIX, strlen(OWNER_PREFIX)) ||
-			disk_of(d, p->owner + strlen(OWNER_PREFIX)))
-			continue;
-		struct backend_call *call = malloc(sizeof(*call));
-		uint32_t id = p->id;
-
-		if (!call)
-			return;
-		log_warn("disks", "nobody knows the disk of pool %u (%s): its pages are removed",
-			id, p->owner);
-		call->done = orphan_destroyed;
-		char owner[ENGINE_NAME_BYTES];
-		snprintf(owner, sizeof(owner), "%s", p->owner);
-		pools_destroy(d->pools, owner, none, id, call);
-		d->ops->forget(d->ctx, id);
-	}
-}
-
 void disks_start(struct disks *d)
 {
 	d->started = true;
-	orphans_destroy(d);
+	disks_orphans_destroy(d);
 	for (unsigned i = 0; i < DISKS_MAX; i++) {
 		struct disk *k = &d->disk[i];
 
@@ -732,69 +586,10 @@ void disks_start(struct disks *d)
 	}
 }
 
-static bool pool_has_disk(const struct disks *d, uint32_t pool)
-{
-	for (unsigned i = 0; i < DISKS_MAX; i++)
-		if (d->disk[i].used && d->disk[i].pool == pool)
-			return true;
-	return false;
-}
-
-/* Whether a pool of an image without a disk has had its time. */
-static bool unused_for_long(struct disks *d, uint32_t pool)
-{
-	unsigned at = DISKS_MAX;
-
-	for (unsigned i = 0; i < DISKS_MAX; i++) {
-		if (d->unused[i].pool == pool) {
-			at = i;
-			break;
-		}
-		if (!d->unused[i].pool)
-			at = i;
-	}
-	if (at == DISKS_MAX)
-		return false; /* later */
-	if (d->unused[at].pool != pool)
-		d->unused[at].retries = 0;
-	d->unused[at].pool = pool;
-	return d->unused[at].retries++ >= d->linger_retries;
-}
-
-static void unused_destroy(struct disks *d)
-{
-	static const uint8_t none[16];
-	const struct engine_pool_desc *p;
-
-	/* Those that were taken again, or are gone, are counted anew. */
-	for (unsigned i = 0; i < DISKS_MAX; i++)
-		if (d->unused[i].pool && (!pools_find(d->pools, d->unused[i].pool) ||
-						 pool_has_disk(d, d->unused[i].pool)))
-			d->unused[i].pool = 0;
-	for (uint32_t cursor = 0; (p = pools_next(d->pools, &cursor));) {
-		if (strncmp(p->owner, DISK_SOURCE_SHARED_PREFIX,
-			    strlen(DISK_SOURCE_SHARED_PREFIX)) ||
-			pool_has_disk(d, p->id) || !unused_for_long(d, p->id))
-			continue;
-		struct backend_call *call = malloc(sizeof(*call));
-		uint32_t id = p->id;
-
-		if (!call)
-			return;
-		log_info("disks", "no disk has used the cache of pool %u for long: it is removed",
-			id);
-		call->done = orphan_destroyed;
-		char owner[ENGINE_NAME_BYTES];
-		snprintf(owner, sizeof(owner), "%s", p->owner);
-		pools_destroy(d->pools, owner, none, id, call);
-		d->ops->forget(d->ctx, id);
-	}
-}
-
 void disks_retry(struct disks *d)
 {
 	if (!d->stop_call)
-		unused_destroy(d);
+		disks_unused_destroy(d);
 	for (unsigned i = 0; i < DISKS_MAX && !d->stop_call; i++) {
 		struct disk *k = &d->disk[i];
 
@@ -854,7 +649,7 @@ bool disks_next(const struct disks *d, unsigned *cursor, struct disks_info *out)
 
 bool disks_find(const struct disks *d, const char *name, struct disks_info *out)
 {
-	const struct disk *k = disk_of(d, name);
+	const struct disk *k = disks_disk_of(d, name);
 
 	if (k)
 		info_fill(k, out);
