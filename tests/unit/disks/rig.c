@@ -1,5 +1,7 @@
-/* A swap disk over real engines, and requests as a guest would write them. */
+/* A swap disk or a cached disk over real engines, and requests as a guest would write them. */
 #include "tests/unit/disks/rig.h"
+
+#include "tests/unit/disks/fake_image.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -42,6 +44,28 @@ static void bounce_path(unsigned lane, char path[96])
 	snprintf(path, 96, "/dev/shm/fallow-disk-test-%d-%u", (int)getpid(), lane);
 }
 
+static void cached_open(struct rig *g)
+{
+	struct disk_cache_config cc = {.pool = RIG_POOL,
+		.lanes = g->lanes,
+		.lane = g->lane,
+		.image = &g->fake->head,
+		.cache_writes = true};
+	struct blk_config bc = {.size_bytes = g->fake->head.size_bytes,
+		.block_bytes = BLK_SECTOR_BYTES,
+		.lanes = g->lanes,
+		.queues = 2,
+		.volatile_cache = true};
+
+	if (disk_cache_new(&cc, &g->cache) < 0 ||
+		disk_cached_new(g->cache, &env_system, &g->cached) < 0 ||
+		blk_new(&bc, &disk_cached_ops, g->cached, &env_system, &g->blk) < 0)
+		abort();
+	for (unsigned i = 0; i < g->lanes; i++)
+		if (disk_cache_attach(g->cache, g->lane[i]) < 0)
+			abort();
+}
+
 static void disk_open(struct rig *g)
 {
 	static const struct env *env = &env_system;
@@ -55,6 +79,10 @@ static void disk_open(struct rig *g)
 	}
 	for (unsigned i = 0; i < g->lanes; i++)
 		disk_lane_peers_set(g->lane[i], g->lane);
+	if (g->fake) {
+		cached_open(g);
+		return;
+	}
 	struct disk_swap_config sc = {.pool = RIG_POOL,
 		.pages = g->pages,
 		.lanes = g->lanes,
@@ -74,6 +102,8 @@ static void disk_close(struct rig *g)
 {
 	blk_delete(g->blk);
 	disk_swap_delete(g->swap);
+	disk_cached_delete(g->cached);
+	disk_cache_delete(g->cache);
 	for (unsigned i = 0; i < g->lanes; i++)
 		disk_lane_delete(g->lane[i]);
 }
@@ -88,9 +118,12 @@ static void bounces_remove(const struct rig *g)
 	}
 }
 
-struct rig *rig_new(unsigned lanes, uint64_t pages, void (*change)(struct engine_config *cfg))
+static struct rig *rig_make(unsigned lanes, uint64_t pages,
+	void (*change)(struct engine_config *cfg), struct fake_image *fake)
 {
 	struct rig *g = calloc(1, sizeof(*g));
+
+	g->fake = fake;
 
 	g->lanes = lanes;
 	g->pages = pages;
@@ -101,11 +134,21 @@ struct rig *rig_new(unsigned lanes, uint64_t pages, void (*change)(struct engine
 	lanes_now = lanes;
 	for (lane_now = 0; lane_now < lanes; lane_now++) {
 		g->world[lane_now] = world_new_with(lane_config);
-		world_pool(g->world[lane_now], RIG_POOL, ENGINE_POOL_PERSISTENT, 0, 1,
+		world_pool(g->world[lane_now], RIG_POOL, fake ? 0 : ENGINE_POOL_PERSISTENT, 0, 1,
 			ENGINE_DISK_NEVER);
 	}
 	disk_open(g);
 	return g;
+}
+
+struct rig *rig_new(unsigned lanes, uint64_t pages, void (*change)(struct engine_config *cfg))
+{
+	return rig_make(lanes, pages, change, NULL);
+}
+
+struct rig *rig_new_cached(unsigned lanes, uint64_t bytes)
+{
+	return rig_make(lanes, bytes / ENGINE_PAGE_BYTES, NULL, fake_image_new(bytes));
 }
 
 void rig_delete(struct rig *g)
@@ -115,6 +158,8 @@ void rig_delete(struct rig *g)
 		world_delete(g->world[i]);
 	bounces_remove(g);
 	unlink(g->lost_path);
+	if (g->fake)
+		fake_image_delete(g->fake);
 	free(g);
 }
 
