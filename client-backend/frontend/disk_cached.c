@@ -85,13 +85,6 @@ uint32_t disk_cache_pool(const struct disk_cache *c)
 	return c->cfg.pool;
 }
 
-int disk_cache_attach(struct disk_cache *c, struct disk_lane *l)
-{
-	struct image *i = c->cfg.image;
-
-	return i->ops->attach ? i->ops->attach(i, l->images) : 0;
-}
-
 void disk_cache_detach(struct disk_cache *c, struct disk_lane *l)
 {
 	struct image *i = c->cfg.image;

@@ -34,12 +34,11 @@ struct disk_cache_config {
 /* Control thread. The pool is there in every lane. -EINVAL; -EFBIG more than 2^32 pages; -ENOMEM.
  */
 int disk_cache_new(const struct disk_cache_config *cfg, struct disk_cache **out);
-/* Nothing is under way, no disk has it, no lane is attached. Closes the image. */
+/* Nothing is under way, no disk has it, every lane has detached. Closes the image. */
 void disk_cache_delete(struct disk_cache *c);
 struct image *disk_cache_image(const struct disk_cache *c);
 uint32_t disk_cache_pool(const struct disk_cache *c);
-/* lane. Before the first request and after the last one. 0 or a negative errno. */
-int disk_cache_attach(struct disk_cache *c, struct disk_lane *l);
+/* lane. After the last request. */
 void disk_cache_detach(struct disk_cache *c, struct disk_lane *l);
 
 /* Of the pages that one lane owns, for one disk; written by it, read by anyone. */

@@ -15,6 +15,7 @@
 #define PAGES_PER_RUN	 256u /* started before the lane looks at something else */
 #define PAGES_PER_TURN	 32u  /* of one part before it is the next one's turn */
 #define MESSAGES_PER_RUN 64u
+#define GATHER_ROUNDS	 4u
 
 /* The words of blk_range.store. */
 enum { WORD_STORE, WORD_UNSENT, WORD_NEXT, WORD_STATE };
@@ -358,16 +359,16 @@ void disk_lane_gather(struct disk_lane *l, struct disk_gather *g)
 
 static void gathers_close(struct disk_lane *l)
 {
-	if (!l->gathers)
-		return;
-	while (l->gathers) {
-		struct disk_gather *g = l->gathers;
+	for (unsigned i = 0; l->gathers && i < GATHER_ROUNDS; i++) {
+		while (l->gathers) {
+			struct disk_gather *g = l->gathers;
 
-		l->gathers = g->next;
-		g->listed = false;
-		g->close(g);
+			l->gathers = g->next;
+			g->listed = false;
+			g->close(g);
+		}
+		image_lane_kick(l->images);
 	}
-	image_lane_kick(l->images);
 }
 
 void disk_lane_kick(struct disk_lane *l)

@@ -9,9 +9,9 @@
 
 /*
  * An image is opened and closed by the control thread; its ios belong to lanes. An io ends with
- * exactly one done(), from image_lane_poll() of its lane and never from inside submit. There is no
- * limit of time: a write that the kernel still has must not be taken for ended, or it could land
- * over a newer one.
+ * exactly one done(), from image_lane_poll() or _kick() of its lane and never from inside submit.
+ * There is no limit of time: a write that the kernel still has must not be taken for ended, or it
+ * could land over a newer one.
  */
 #define IMAGE_SECTOR_BYTES 512u
 #define IMAGE_IO_PAGES	   64u /* buffers of one io */
@@ -58,8 +58,7 @@ struct image_ops {
 	int (*identify)(const struct image *i, struct image_identity *out);
 	/* Control thread; may block. No io is under way. Frees it. */
 	void (*close)(struct image *i);
-	/* Every lane, before the first io and after the last one; NULL: nothing is to be done. */
-	int (*attach)(struct image *i, struct image_lane *l);
+	/* lane. After its last io; NULL: nothing is to be done. */
 	void (*detach)(struct image *i, struct image_lane *l);
 };
 
@@ -80,7 +79,8 @@ struct image_options {
 };
 
 /*
- * Control thread; blocks for a second at most while another process ends that had it open. err
+ * Control thread; blocks for a second at most while another process ends that had it open, and five
+ * for an NBD server. err
  * gets one sentence on failure. -EBUSY somebody else uses it; -EINVAL its size or kind; -ENOSYS
  * no support for it in this build; else the errno of what failed.
  */
@@ -112,7 +112,7 @@ int image_lane_status(const struct image_lane *l);
 unsigned image_lane_number(const struct image_lane *l);
 int image_lane_epoll_fd(const struct image_lane *l);
 unsigned image_lane_poll(struct image_lane *l);
-/* lane. Starts what was submitted. */
+/* lane. Starts what was submitted; some may end by that. */
 void image_lane_kick(struct image_lane *l);
 void image_lane_source_add(struct image_lane *l, struct image_source *s);
 void image_lane_source_remove(struct image_lane *l, struct image_source *s);

@@ -5,6 +5,7 @@
 #include "client-backend/image/image.h"
 
 /* As image_open(). */
+int image_nbd_open(const struct image_options *o, struct image **out, char *err, size_t err_bytes);
 int image_file_open(const struct image_options *o, struct image **out, char *err, size_t err_bytes);
 
 /*

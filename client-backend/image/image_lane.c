@@ -70,13 +70,20 @@ int image_lane_epoll_fd(const struct image_lane *l)
 	return l->epoll_fd;
 }
 
+static void ring_kick(struct image_lane *l)
+{
+	/* What the kernel does not take now stays queued; the next poll tries again. */
+	if (l->queued && io_uring_submit(&l->ring) >= 0)
+		l->queued = io_uring_sq_ready(&l->ring) > 0;
+}
+
 static struct io_uring_sqe *sqe_get(struct image_lane *l)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&l->ring);
 
 	if (sqe)
 		return sqe;
-	image_lane_kick(l);
+	ring_kick(l);
 	return io_uring_get_sqe(&l->ring);
 }
 
@@ -102,13 +109,6 @@ void image_lane_file_start(struct image_lane *l, struct image_io *io)
 	l->waiting_end = &io->next;
 }
 
-void image_lane_kick(struct image_lane *l)
-{
-	/* What the kernel does not take now stays queued; the next poll tries again. */
-	if (l->queued && io_uring_submit(&l->ring) >= 0)
-		l->queued = io_uring_sq_ready(&l->ring) > 0;
-}
-
 static unsigned files_poll(struct image_lane *l)
 {
 	struct io_uring_cqe *cqe;
@@ -123,7 +123,7 @@ static unsigned files_poll(struct image_lane *l)
 		if (!next)
 			l->waiting_end = &l->waiting;
 	}
-	image_lane_kick(l);
+	ring_kick(l);
 	while (l->under_way && io_uring_peek_cqe(&l->ring, &cqe) == 0) {
 		struct image_io *io = io_uring_cqe_get_data(cqe);
 		int result = cqe->res;
@@ -136,7 +136,16 @@ static unsigned files_poll(struct image_lane *l)
 		else
 			image_lane_file_start(l, io);
 	}
-	image_lane_kick(l);
+	ring_kick(l);
+	return done;
+}
+
+static unsigned sources_poll(struct image_lane *l)
+{
+	unsigned done = 0;
+
+	for (struct image_source *s = l->sources; s; s = s->next)
+		done += s->poll(s);
 	return done;
 }
 
@@ -144,9 +153,13 @@ unsigned image_lane_poll(struct image_lane *l)
 {
 	unsigned done = l->under_way || l->waiting ? files_poll(l) : 0;
 
-	for (struct image_source *s = l->sources; s; s = s->next)
-		done += s->poll(s);
-	return done;
+	return done + sources_poll(l);
+}
+
+void image_lane_kick(struct image_lane *l)
+{
+	ring_kick(l);
+	sources_poll(l);
 }
 
 void image_lane_source_add(struct image_lane *l, struct image_source *s)

@@ -20,22 +20,6 @@ static void apply(struct fake_image *f, struct image_io *io)
 			memcpy(at, io->iov[i].iov_base, io->iov[i].iov_len);
 }
 
-static void fake_submit(struct image *i, struct image_lane *l, struct image_io *io)
-{
-	struct fake_image *f = (struct fake_image *)i;
-	struct fake_lane *fl = &f->lane[image_lane_number(l)];
-	uint64_t sum = 0;
-
-	assert(fl->lane == l);
-	assert(io->offset + io->bytes <= i->size_bytes);
-	for (unsigned n = 0; n < io->iovs; n++)
-		sum += io->iov[n].iov_len;
-	assert(io->op == IMAGE_SYNC || io->op == IMAGE_ZERO || sum == io->bytes);
-	f->started[io->op]++;
-	io->next = fl->queue;
-	fl->queue = io;
-}
-
 static unsigned fake_poll(struct image_source *s)
 {
 	struct fake_lane *fl = (struct fake_lane *)s;
@@ -50,12 +34,33 @@ static unsigned fake_poll(struct image_source *s)
 	while (f->rnd && (*at)->next && rig_random(f->rnd) % 2)
 		at = &(*at)->next;
 	struct image_io *io = *at;
+	if (f->hold_sync && io->op == IMAGE_SYNC)
+		return 0;
 	*at = io->next;
 	int status = f->status[io->op];
 	if (!status)
 		apply(f, io);
 	io->done(io, status);
 	return n + 1;
+}
+
+static void fake_submit(struct image *i, struct image_lane *l, struct image_io *io)
+{
+	struct fake_image *f = (struct fake_image *)i;
+	struct fake_lane *fl = &f->lane[image_lane_number(l)];
+	uint64_t sum = 0;
+
+	if (fl->lane != l) {
+		*fl = (struct fake_lane){.source.poll = fake_poll, .image = f, .lane = l};
+		image_lane_source_add(l, &fl->source);
+	}
+	assert(io->offset + io->bytes <= i->size_bytes);
+	for (unsigned n = 0; n < io->iovs; n++)
+		sum += io->iov[n].iov_len;
+	assert(io->op == IMAGE_SYNC || io->op == IMAGE_ZERO || sum == io->bytes);
+	f->started[io->op]++;
+	io->next = fl->queue;
+	fl->queue = io;
 }
 
 static int fake_identify(const struct image *i, struct image_identity *out)
@@ -68,20 +73,19 @@ static void fake_close(struct image *i)
 {
 }
 
-static int fake_attach(struct image *i, struct image_lane *l)
+static void fake_detach(struct image *i, struct image_lane *l)
 {
 	struct fake_lane *fl = &((struct fake_image *)i)->lane[image_lane_number(l)];
 
-	*fl = (struct fake_lane){
-		.source.poll = fake_poll, .image = (struct fake_image *)i, .lane = l};
-	image_lane_source_add(l, &fl->source);
-	return 0;
+	if (fl->lane)
+		image_lane_source_remove(l, &fl->source);
+	fl->lane = NULL;
 }
 
 static const struct image_ops fake_ops = {.submit = fake_submit,
 	.identify = fake_identify,
-	.close = fake_close,
-	.attach = fake_attach};
+	.detach = fake_detach,
+	.close = fake_close};
 
 struct fake_image *fake_image_new(uint64_t bytes)
 {

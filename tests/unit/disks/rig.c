@@ -61,9 +61,6 @@ static void cached_open(struct rig *g)
 		disk_cached_new(g->cache, &env_system, &g->cached) < 0 ||
 		blk_new(&bc, &disk_cached_ops, g->cached, &env_system, &g->blk) < 0)
 		abort();
-	for (unsigned i = 0; i < g->lanes; i++)
-		if (disk_cache_attach(g->cache, g->lane[i]) < 0)
-			abort();
 }
 
 static void disk_open(struct rig *g)
@@ -102,6 +99,8 @@ static void disk_close(struct rig *g)
 {
 	blk_delete(g->blk);
 	disk_swap_delete(g->swap);
+	for (unsigned i = 0; g->cache && i < g->lanes; i++)
+		disk_cache_detach(g->cache, g->lane[i]);
 	disk_cached_delete(g->cached);
 	disk_cache_delete(g->cache);
 	for (unsigned i = 0; i < g->lanes; i++)

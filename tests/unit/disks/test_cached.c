@@ -250,10 +250,15 @@ static void test_durability(void **state)
 	for (unsigned i = 0; i < 10; i++)
 		rig_step(g);
 	assert_int_equal(fake_image_waiting(g->fake), 1);
+	g->fake->hold_sync = true;
 	g->fake->hold = false;
-	rig_step(g);
+	for (unsigned i = 0; i < 10; i++)
+		rig_step(g);
+	assert_int_equal(fake_image_waiting(g->fake), 1);
+	assert_int_equal(g->fake->started[IMAGE_SYNC], 5);
 	assert_false(c->done);
 	g->fake->status[IMAGE_SYNC] = -EIO;
+	g->fake->hold_sync = false;
 	assert_int_equal(call_wait(g, c), VIRTIO_BLK_S_IOERR);
 	call_free(c);
 	rig_delete(g);
