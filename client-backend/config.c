@@ -125,6 +125,11 @@ static const struct config_field store_fields[] = {
 		"Spill when a smaller share of the local tier is free or has copies on donors."),
 	CONFIG_VALUE(fallowd_config, "live_percent", store.live_percent, CONFIG_PERCENT, "85%", 50,
 		95, "Clean segments until live bytes are this share of the bytes held."),
+	CONFIG_VALUE(fallowd_config, "probation_percent", store.probation_percent, CONFIG_PERCENT,
+		"10%", 1, 90,
+		"Of what ephemeral pages hold, the share for those not read yet; what is read "
+		"once, "
+		"as by a scan, takes no more than this from the others."),
 	CONFIG_VALUE(fallowd_config, "fetches", store.fetches, CONFIG_NUMBER, "256", 2, 4096,
 		"Reads in flight at a time, each lane."),
 	CONFIG_VALUE(fallowd_config, "checksum_percent", store.checksum_percent, CONFIG_NUMBER, "6",
@@ -142,6 +147,9 @@ static const struct config_field timing_fields[] = {
 		60 * CONFIG_S, "A get asks the next holder too after this; 0 for never."),
 	CONFIG_VALUE(fallowd_config, "get_timeout", timing.get_timeout_ns, CONFIG_DURATION, "10s",
 		10 * CONFIG_MS, 600 * CONFIG_S, "A get that nobody answers fails after this."),
+	CONFIG_VALUE(fallowd_config, "cache_timeout", timing.cache_timeout_ns, CONFIG_DURATION,
+		"250ms", 1 * CONFIG_MS, 600 * CONFIG_S,
+		"The same for a page of an ephemeral pool, which is a miss then."),
 	CONFIG_VALUE(fallowd_config, "put_wait", timing.put_wait_ns, CONFIG_DURATION, "1s", 0,
 		60 * CONFIG_S, "A put waits this long for room that is being made; then refused."),
 	CONFIG_VALUE(fallowd_config, "retry", timing.retry_ns, CONFIG_DURATION, "500ms",

@@ -80,6 +80,7 @@ struct fallowd_config {
 		bool lock_memory;
 		uint32_t spill_percent;
 		uint32_t live_percent;
+		uint32_t probation_percent;
 		uint32_t fetches; /* each lane */
 		uint32_t checksum_percent;
 		uint32_t moves; /* each lane */
@@ -87,6 +88,7 @@ struct fallowd_config {
 	struct {
 		uint64_t hedge_ns; /* 0: never */
 		uint64_t get_timeout_ns;
+		uint64_t cache_timeout_ns;
 		uint64_t put_wait_ns;
 		uint64_t retry_ns;
 		uint64_t io_timeout_ns; /* a transfer that takes longer breaks its connection */

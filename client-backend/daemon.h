@@ -33,7 +33,9 @@ struct daemon {
 	struct ring replies;
 	struct event *replies_event, *flush_event;
 	struct lane *lane[FALLOWD_MAX_LANES];
-	unsigned lanes; /* opened */
+	_Atomic uint64_t
+		want_since_ns[FALLOWD_MAX_LANES]; /* written by the lanes, for each other */
+	unsigned lanes;				  /* opened */
 	unsigned lanes_started, lanes_stopped;
 
 	struct accounts *accounts;

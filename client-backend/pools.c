@@ -304,12 +304,19 @@ static int request_check(const struct pools_request *r)
 	bool shared = r->flags & ENGINE_POOL_SHARED;
 	if (r->flags & ~(uint32_t)(ENGINE_POOL_PERSISTENT | ENGINE_POOL_SHARED))
 		return -EINVAL;
+	if (r->spill && (r->flags & ENGINE_POOL_PERSISTENT))
+		return -EINVAL;
 	if (strnlen(r->name, ENGINE_NAME_BYTES) == ENGINE_NAME_BYTES ||
 		strnlen(r->owner, ENGINE_NAME_BYTES) == ENGINE_NAME_BYTES || !r->owner[0])
 		return -EINVAL;
 	if (shared == bytes_zero(r->uuid, 16))
 		return -EINVAL; /* a shared pool has a uuid, a private one has none */
 	return 0;
+}
+
+static uint32_t request_flags(const struct pools_request *r)
+{
+	return r->flags | (r->spill ? ENGINE_POOL_SPILL : 0);
 }
 
 static bool entry_matches(const struct pool_entry *e, const struct pools_request *r)
@@ -363,7 +370,7 @@ static void pool_join(struct pools *p, struct pool_entry *e, const struct pools_
 		call->done(call, -EACCES, 0);
 		return;
 	}
-	if (d->flags != r->flags || (r->codec && d->codec != want->codec) ||
+	if (d->flags != request_flags(r) || (r->codec && d->codec != want->codec) ||
 		(r->copies && d->copies != want->copies) || (r->disk && d->disk != want->disk)) {
 		stat_add(&p->stats.refused_conflict, 1);
 		call->done(call, -EEXIST, 0);
@@ -391,7 +398,7 @@ static void pool_create(struct pools *p, const struct pools_request *r, struct e
 		call->done(call, err, 0);
 		return;
 	}
-	d->flags = r->flags;
+	d->flags = request_flags(r);
 	d->account = (uint16_t)r->account;
 	if (r->flags & ENGINE_POOL_SHARED) {
 		memcpy(d->uuid, r->uuid, 16);

@@ -54,7 +54,8 @@ struct pools_request {
 	const char *owner; /* identity */
 	unsigned account;
 	const uint8_t *session;	      /* 16 bytes, the session's token */
-	uint32_t flags;		      /* enum engine_pool_flag */
+	uint32_t flags;		      /* enum engine_pool_flag, without ENGINE_POOL_SPILL */
+	bool spill;		      /* an ephemeral pool with it; clients cannot ask for that */
 	uint32_t id;		      /* the pool that the session had, after a resume; else 0 */
 	const char *name;	      /* "" for none */
 	const uint8_t *uuid, *secret; /* 16 bytes each; shared pools */

@@ -42,10 +42,12 @@ static void take_over(struct daemon *d, const struct fallowd_config *new)
 
 	d->cfg.timing.hedge_ns = new->timing.hedge_ns;
 	d->cfg.timing.get_timeout_ns = new->timing.get_timeout_ns;
+	d->cfg.timing.cache_timeout_ns = new->timing.cache_timeout_ns;
 	d->cfg.timing.put_wait_ns = new->timing.put_wait_ns;
 	d->cfg.timing.retry_ns = new->timing.retry_ns;
 	d->cfg.store.spill_percent = new->store.spill_percent;
 	d->cfg.store.live_percent = new->store.live_percent;
+	d->cfg.store.probation_percent = new->store.probation_percent;
 	d->cfg.pools.zstd_level = new->pools.zstd_level;
 	d->cfg.lanes.idle_poll_ns = new->lanes.idle_poll_ns;
 	d->cfg.lanes.get_poll_ns = new->lanes.get_poll_ns;

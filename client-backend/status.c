@@ -62,6 +62,13 @@ static json_t *lane_json(struct daemon *d, unsigned i)
 	put(o, "segments_repaired", stat_get(&e->segments_repaired));
 	put(o, "segments_cleaned", stat_get(&e->segments_cleaned));
 	put(o, "segments_lost", stat_get(&e->segments_lost));
+	put(o, "ephemeral_admitted", stat_get(&e->ephemeral_admitted));
+	put(o, "ephemeral_ghost_hits", stat_get(&e->ephemeral_ghosts));
+	put(o, "ephemeral_reinserted", stat_get(&e->ephemeral_reinserted));
+	put(o, "ephemeral_forgotten", stat_get(&e->ephemeral_forgotten));
+	put(o, "ephemeral_spilled", stat_get(&e->ephemeral_spilled));
+	put(o, "ephemeral_dropped", stat_get(&e->ephemeral_dropped));
+	put(o, "remote_slots_ephemeral", stat_get(&e->remote_slots_ephemeral));
 	put(o, "bytes_read_remote", stat_get(&e->bytes_read_remote));
 	put(o, "bytes_written_remote", stat_get(&e->bytes_written_remote));
 	put(o, "regions", stat_get(&e->regions));

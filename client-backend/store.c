@@ -43,21 +43,26 @@ void store_engine_config(const struct daemon *d, struct engine_config *e)
 				: 0;
 	/* Any lane may get twice its share of what is leased. */
 	uint64_t leased = d->max_lease_bytes / lanes * (lanes > 1 ? 2 : 1);
-	e->max_segments = (uint32_t)clamp(
-		e->local_segments + leased / segment + e->disk_segments + 64, 64, (1u << 26) - 1);
+	/* More than there are slots, for ephemeral segments leave an eighth of the rows to others.
+	 */
+	uint64_t slots = e->local_segments + leased / segment + e->disk_segments;
+	e->max_segments = (uint32_t)clamp(slots + slots / 4 + 64, 64, (1u << 26) - 1);
 	e->max_regions = (uint32_t)clamp(leased / REGION_BYTES_LEAST, 64, 65536);
 	e->fetches = c->store.fetches;
 	e->sums = (uint32_t)clamp(pages * c->store.checksum_percent / 100, 0, UINT32_MAX);
 	e->moves = c->store.moves;
 	e->lanes = (uint32_t)lanes;
+	e->want_since_ns = ((struct daemon *)d)->want_since_ns;
 	e->huge_pages = c->store.huge_pages;
 	e->lock_memory = c->store.lock_memory;
 	e->hedge_ns = c->timing.hedge_ns;
 	e->get_timeout_ns = c->timing.get_timeout_ns;
+	e->cache_timeout_ns = c->timing.cache_timeout_ns;
 	e->put_wait_ns = c->timing.put_wait_ns;
 	e->retry_ns = c->timing.retry_ns;
 	e->spill_percent = c->store.spill_percent;
 	e->live_percent = c->store.live_percent;
+	e->probation_percent = c->store.probation_percent;
 	e->zstd_level = c->pools.zstd_level;
 }
 

@@ -12,7 +12,7 @@
 #include "client-backend/engine/impl.h"
 
 #define ARENA_MAGIC   0x31616e6572414c46ull /* "FLArena1" */
-#define ARENA_VERSION 2u
+#define ARENA_VERSION 3u
 #define ALIGN_BYTES   (2ull << 20)
 
 struct layout {

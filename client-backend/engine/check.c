@@ -108,8 +108,8 @@ static void check_segments(struct engine *e, struct tally *t)
 			if (!(h & HOLDER_VALID))
 				continue;
 			remote++;
-			held += e->cfg.segment_bytes;
-			away_live += v->live;
+			held += s->persistent ? e->cfg.segment_bytes : 0;
+			away_live += s->persistent ? v->live : 0;
 			if (!region_used(e, holder_region(h)) ||
 				!(e->rv[holder_region(h)].bitmap[holder_slot(h) / 64] >>
 						(holder_slot(h) % 64) &
@@ -154,19 +154,89 @@ static void check_queue(struct engine *e, struct tally *t, const struct list *l,
 
 static void check_queues(struct engine *e, struct tally *t)
 {
-	uint32_t clean = 0, spill = 0, ephemeral[ENGINE_MAX_ACCOUNTS] = {0};
+	uint32_t clean = 0, spill = 0, copied = 0;
+	static uint32_t ephemeral[ENGINE_MAX_ACCOUNTS][EPHEMERAL_LISTS];
+
+	memset(ephemeral, 0, sizeof(ephemeral));
 
 	for (uint32_t row = 0; row < e->cfg.max_segments; row++) {
 		const struct seg_vol *v = &e->sv[row];
 
 		clean += v->kind == SEG_CLEAN && !v->moving;
 		spill += v->kind == SEG_DIRTY && !v->moving && !v->short_of;
-		ephemeral[e->seg[row].account] += v->kind == SEG_EPHEMERAL;
+		if (v->kind != SEG_EPHEMERAL)
+			continue;
+		unsigned list = e->seg[row].main ? EPHEMERAL_MAIN : EPHEMERAL_NEW;
+
+		list = seg_has_holder(e, row) ? EPHEMERAL_COPIED : list;
+		copied += list == EPHEMERAL_COPIED;
+		ephemeral[e->seg[row].account][list]++;
 	}
 	check_queue(e, t, &e->clean, QUEUE_CLEAN, clean);
 	check_queue(e, t, &e->spill, QUEUE_SPILL, spill);
 	for (unsigned a = 0; a < ENGINE_MAX_ACCOUNTS; a++)
-		check_queue(e, t, &e->account[a].ephemeral, QUEUE_EPHEMERAL, ephemeral[a]);
+		for (unsigned k = 0; k < EPHEMERAL_LISTS; k++) {
+			check_queue(e, t, &e->account[a].ephemeral[k], QUEUE_EPHEMERAL + k,
+				ephemeral[a][k]);
+			if (ephemeral[a][k] != e->account[a].ephemerals[k])
+				wrong(t, "account %u: %u ephemeral segments, %u counted", a,
+					ephemeral[a][k], e->account[a].ephemerals[k]);
+		}
+	if (copied != e->ephemeral_copied)
+		wrong(t, "%u ephemeral segments with copies, %u counted", copied,
+			e->ephemeral_copied);
+}
+
+/* Ephemeral copies: never more than one, on a donor; counted for their region and its donor. */
+static void check_ephemeral(struct engine *e, struct tally *t)
+{
+	uint32_t away[2] = {0}, moves = 0, donor[ENGINE_MAX_DONORS][2] = {0};
+	uint64_t lost = 0;
+
+	for (uint32_t r = 0; r < e->cfg.max_regions; r++) {
+		uint32_t n = 0;
+
+		for (unsigned of = 0; e->region[r].used && of < 2; of++)
+			for (uint32_t row = e->rv[r].ephemeral[of].head;
+				row != NONE && n <= e->rv[r].copies;
+				row = e->sv[row].by_live.next, n++) {
+				uint64_t h = e->seg[row].holder[0];
+
+				if (e->seg[row].persistent || e->seg[row].main != of ||
+					!(h & HOLDER_VALID) || holder_region(h) != r)
+					wrong(t, "region %u lists ephemeral row %u wrongly", r,
+						row);
+				away[of]++;
+				if (!e->rv[r].revoking)
+					donor[e->region[r].desc.donor][of]++;
+			}
+		if (e->region[r].used && n != e->rv[r].ephemeral_copies)
+			wrong(t, "region %u: %u ephemeral copies, not as counted", r, n);
+	}
+	for (uint32_t row = 0; row < e->cfg.max_segments; row++) {
+		const struct seg_row *s = &e->seg[row];
+
+		if (!s->seq || s->persistent)
+			continue;
+		lost += e->sv[row].kind == SEG_LOST ? e->sv[row].live : 0;
+		moves += e->sv[row].moving;
+		for (unsigned i = 0; i < HOLDERS; i++)
+			if (s->holder[i] & HOLDER_VALID) {
+				away[s->main] -= i == 0;
+				if (i > 0 || s->copies == 0)
+					wrong(t, "ephemeral row %u has holder %u", row, i);
+			}
+		if (e->sv[row].short_of || e->sv[row].bucket != NO_BUCKET)
+			wrong(t, "ephemeral row %u is to be repaired or cleaned", row);
+	}
+	if (away[0] || away[1] || lost != e->lost_live || moves != e->ephemeral_moves)
+		wrong(t, "ephemeral segments: %u and %u copies too many are listed, %u moves",
+			away[0], away[1], moves);
+	for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++)
+		for (unsigned of = 0; of < 2; of++)
+			if (donor[d][of] != e->donor[d].ephemeral_slots[of])
+				wrong(t, "donor %u: %u ephemeral slots, %u counted", d,
+					donor[d][of], e->donor[d].ephemeral_slots[of]);
 }
 
 /* The cleaner's lists: a segment stands in the one of its kind and live share, or in none. */
@@ -327,6 +397,7 @@ int engine_check(struct engine *e, char *err, size_t err_bytes)
 					tally_entry(e, &t, b, w);
 		check_segments(e, &t);
 		check_queues(e, &t);
+		check_ephemeral(e, &t);
 		check_buckets(e, &t);
 		check_copies(e, &t);
 		check_donors(e, &t);

@@ -10,6 +10,8 @@
 
 #define PUTS_PER_TICK 64u
 #define REAP_BUCKETS  512u
+#define SIFT_PER_PUT  4u
+#define SIFT_PER_WORK 64u
 #define SETTLE_NS     10000000ull /* regions are looked over this often */
 
 /* ---- configuration ---- */
@@ -25,10 +27,12 @@ void engine_config_default(struct engine_config *c, uint64_t local_bytes, uint64
 		.max_regions = 1024,
 		.hedge_ns = 5000000,
 		.get_timeout_ns = 10000000000,
+		.cache_timeout_ns = 250000000,
 		.put_wait_ns = 1000000000,
 		.retry_ns = 100000000,
 		.spill_percent = 30,
 		.live_percent = 85,
+		.probation_percent = 10,
 		.zstd_level = 1,
 	};
 	uint64_t slots = local_bytes / c->segment_bytes;
@@ -75,6 +79,8 @@ int engine_config_check(const struct engine_config *c, char *err, size_t err_byt
 		"spill_percent %" PRIu32 ": must be from 1 to 90", c->spill_percent);
 	CHECK(c->live_percent >= 50 && c->live_percent <= 95,
 		"live_percent %" PRIu32 ": must be from 50 to 95", c->live_percent);
+	CHECK(c->probation_percent >= 1 && c->probation_percent <= 90,
+		"probation_percent %" PRIu32 ": must be from 1 to 90", c->probation_percent);
 	CHECK(c->zstd_level >= 1 && c->zstd_level <= 19,
 		"zstd_level %" PRIu32 ": must be from 1 to 19", c->zstd_level);
 	return 0;
@@ -103,7 +109,7 @@ static int tables_new(struct engine *e)
 	e->move = calloc(c->moves, sizeof(*e->move));
 	if (!e->object_head || !e->pool || !e->sv || !e->copy_link || !e->free_row ||
 		!e->free_slot || !e->slot_row || !e->rv || !e->disk_bitmap || !e->fetch ||
-		!e->move || sums_init(e))
+		!e->move || sums_init(e) || ephemeral_init(e))
 		return -ENOMEM;
 	uint64_t *bitmaps = calloc(c->max_regions, ENGINE_REGION_MAX_SLOTS / 8);
 
@@ -138,11 +144,13 @@ static uint64_t tables_bytes(const struct engine *e)
 	       c->local_segments * (uint64_t)(sizeof(*e->free_slot) + sizeof(*e->slot_row)) +
 	       c->max_regions * (uint64_t)(sizeof(*e->rv) + ENGINE_REGION_MAX_SLOTS / 8) +
 	       c->disk_segments / 8 + c->fetches * sizeof(*e->fetch) + c->moves * sizeof(*e->move) +
-	       sums_bytes(e);
+	       sums_bytes(e) + ephemeral_bytes(e);
 }
 
 static void engine_delete(struct engine *e)
 {
+	if (e->cfg.want_since_ns)
+		atomic_store(&e->cfg.want_since_ns[e->cfg.lane], 0);
 	arena_close(e);
 	codec_delete(e->codec);
 	free(e->object_head);
@@ -159,6 +167,7 @@ static void engine_delete(struct engine *e)
 	free(e->fetch);
 	free(e->move);
 	sums_fini(e);
+	ephemeral_fini(e);
 	free(e);
 }
 
@@ -218,10 +227,12 @@ void engine_tune(struct engine *e, const struct engine_config *c)
 {
 	e->cfg.hedge_ns = c->hedge_ns;
 	e->cfg.get_timeout_ns = c->get_timeout_ns;
+	e->cfg.cache_timeout_ns = c->cache_timeout_ns;
 	e->cfg.put_wait_ns = c->put_wait_ns;
 	e->cfg.retry_ns = c->retry_ns;
 	e->cfg.spill_percent = c->spill_percent;
 	e->cfg.live_percent = c->live_percent;
+	e->cfg.probation_percent = c->probation_percent;
 	e->cfg.zstd_level = c->zstd_level;
 	codec_set_level(e->codec, c->zstd_level);
 }
@@ -283,6 +294,11 @@ static int put_append(struct engine *e, const struct engine_pool_desc *d,
 	uint8_t codec = d->codec;
 	struct record_header *h;
 
+	if (!want.persistent) {
+		ephemeral_sift(e, SIFT_PER_PUT);
+		want.main = ephemeral_is_known(e, k);
+	}
+
 	if (e->reserved_pools > 0 && !promised && log_needs_segment(e, &want) &&
 		!reserve_allows(e, &want))
 		return -EBUSY;
@@ -297,6 +313,8 @@ static int put_append(struct engine *e, const struct engine_pool_desc *d,
 	stat_add(&e->stats.bytes_stored, record_bytes(len));
 	if (codec == ENGINE_CODEC_NONE)
 		stat_add(&e->stats.puts_raw, 1);
+	if (!want.persistent)
+		stat_add(want.main ? &e->stats.ephemeral_ghosts : &e->stats.ephemeral_admitted, 1);
 	return 0;
 }
 
@@ -354,7 +372,9 @@ static int put_now(struct engine *e, const struct engine_key *k, const void *pag
 	err = e->reserved_pools > 0 ? reserve_admit(e, p, k, &promised) : 0;
 	if (err)
 		return err;
-	if (quota_full(e, &p->desc, k))
+	if (quota_full(e, &p->desc, k) &&
+		(p->desc.flags & ENGINE_POOL_PERSISTENT || e->lost_live > 0 ||
+			!ephemeral_forget(e, p->desc.account) || quota_full(e, &p->desc, k)))
 		return -ENOSPC;
 	entry_prefetch(e, k);
 	if (codec_same_filled(page, &word)) {
@@ -515,7 +535,7 @@ void engine_cancel(struct engine *e, struct engine_req *req)
 static void puts_run(struct engine *e, uint64_t now, uint64_t *wake)
 {
 	if (e->grant_wait.head) {
-		if (e->dead_entries > 0)
+		if (reap_due(e))
 			reap_step(e, REAP_BUCKETS);
 		put_wait_run(e, &e->grant_wait, now, wake);
 	}
@@ -536,6 +556,7 @@ uint64_t engine_tick(struct engine *e)
 		region_release_drained(e);
 	}
 	move_tick(e, now, &wake);
+	ephemeral_tick(e, now, &wake);
 	puts_run(e, now, &wake);
 	fetch_tick(e, now, &wake);
 	if ((e->wanted || e->regions_revoking) && e->settle_at_ns < wake)
@@ -545,7 +566,8 @@ uint64_t engine_tick(struct engine *e)
 
 bool engine_work(struct engine *e)
 {
-	bool more = e->dead_entries > 0 && reap_step(e, REAP_BUCKETS);
+	bool more = reap_due(e) && reap_step(e, REAP_BUCKETS);
 
+	more |= ephemeral_sift(e, SIFT_PER_WORK);
 	return move_work(e, 64) || more;
 }

@@ -45,7 +45,12 @@ static inline unsigned engine_key_lane(const struct engine_key *k, unsigned lane
 	return (unsigned)(((h & 0xffffffffu) * lanes) >> 32);
 }
 
-enum engine_pool_flag { ENGINE_POOL_PERSISTENT = 1u << 0, ENGINE_POOL_SHARED = 1u << 1 };
+enum engine_pool_flag {
+	ENGINE_POOL_PERSISTENT = 1u << 0,
+	ENGINE_POOL_SHARED = 1u << 1,
+	/* Ephemeral pools only: what is coldest goes to one donor while there is room to spare. */
+	ENGINE_POOL_SPILL = 1u << 2,
+};
 enum engine_codec { ENGINE_CODEC_NONE = 0, ENGINE_CODEC_LZ4 = 1, ENGINE_CODEC_ZSTD = 2 };
 
 enum engine_disk_policy {
@@ -61,8 +66,7 @@ struct engine_pool_desc {
 	uint32_t flags;	  /* enum engine_pool_flag */
 	uint16_t account; /* who pays */
 	uint8_t codec;	  /* enum engine_codec */
-	uint8_t copies;	  /* R: 1..ENGINE_MAX_COPIES; ignored for ephemeral pools (they are not
-			     spilled) */
+	uint8_t copies;	  /* R: 1..ENGINE_MAX_COPIES; ignored for ephemeral pools, as disk is */
 	uint8_t disk;	  /* enum engine_disk_policy */
 	uint8_t reserved[3];
 	uint8_t uuid[16];    /* shared pools */
@@ -140,18 +144,24 @@ struct engine_config {
 	uint32_t sums;		 /* checksums of incompressible pages kept in DRAM; 16 bytes each */
 	uint32_t moves;	      /* segments on the move (spill, repair, migrate, clean) at a time */
 	uint32_t lane, lanes; /* which lane this is */
-	bool huge_pages;      /* MADV_HUGEPAGE on the arena */
-	bool lock_memory;     /* mlock the arena */
+	/* One for each lane, shared by them and outliving them: since when it has wanted regions
+	 * for persistent segments, monotonic ns; 0: it does not. Lanes that hold ephemeral copies
+	 * make way. NULL: there is no other lane. */
+	_Atomic uint64_t *want_since_ns;
+	bool huge_pages;  /* MADV_HUGEPAGE on the arena */
+	bool lock_memory; /* mlock the arena */
 	/* These may be changed at run time with engine_tune(). */
-	uint64_t hedge_ns;	 /* a get asks the next holder after this; 0: never */
-	uint64_t get_timeout_ns; /* a get gives up after this with -ETIMEDOUT */
-	uint64_t put_wait_ns;	 /* a put waits this long for a slot that is being freed, then is
-				    refused */
-	uint64_t retry_ns;	 /* a failed move is tried again after this */
+	uint64_t hedge_ns;	   /* a get asks the next holder after this; 0: never */
+	uint64_t get_timeout_ns;   /* a get gives up after this with -ETIMEDOUT */
+	uint64_t cache_timeout_ns; /* a get of an ephemeral page is a miss after this */
+	uint64_t put_wait_ns;	   /* a put waits this long for a slot that is being freed, then is
+				      refused */
+	uint64_t retry_ns;	   /* a failed move is tried again after this */
 	uint32_t
 		spill_percent; /* spill when fewer than this percentage of slots is free or clean */
 	uint32_t live_percent; /* clean until live bytes are this share of the bytes held */
-	uint32_t zstd_level;   /* 1..19 */
+	uint32_t probation_percent; /* share of the ephemeral segments for pages not read yet */
+	uint32_t zstd_level;	    /* 1..19 */
 };
 
 /* Fills in the defaults for a lane with the given local tier and page capacity. */
@@ -169,6 +179,10 @@ struct engine_stats {
 	stat_t reads_posted, reads_bare, reads_merged, reads_hedged, reads_failed, records_corrupt;
 	stat_t segments_spilled, segments_repaired, segments_cleaned, segments_freed, segments_lost,
 		segments_evicted_clean, segments_evicted_ephemeral, segments_to_disk;
+	/* ephemeral pages: put on probation; put to main, being known from before; kept because
+	 * they were read; forgotten. Segments copied to donors; copies dropped there. */
+	stat_t ephemeral_admitted, ephemeral_ghosts, ephemeral_reinserted, ephemeral_forgotten,
+		ephemeral_spilled, ephemeral_dropped;
 	stat_t move_failures;
 	stat_t bytes_put, bytes_stored,
 		bytes_relocated; /* client bytes; record bytes appended by puts; by the cleaner */
@@ -176,7 +190,7 @@ struct engine_stats {
 	/* gauges */
 	stat_t pages, pages_same_filled, objects, live_bytes;
 	stat_t local_slots, local_slots_free, local_slots_clean;
-	stat_t remote_slots, remote_slots_used, disk_slots, disk_slots_used;
+	stat_t remote_slots, remote_slots_used, remote_slots_ephemeral, disk_slots, disk_slots_used;
 	stat_t segments, segments_underreplicated, regions, regions_revoking;
 	stat_t promised_pages;		 /* of grants, not used yet */
 	stat_t reserved_short_pages;	 /* promised, but there is no room for them now */
@@ -269,8 +283,8 @@ struct engine_reservation engine_pool_reserved(const struct engine *e, uint32_t 
  * page and req must stay until then. Other results are final and req is untouched. put: 0; -ENOSPC
  * refused, and what the key held before is gone; -ENOENT no such pool. While a put waits, what the
  * key held is gone already. get: 0; -ENOENT a miss; -EIO a persistent page is lost; -ETIMEDOUT its
- * holders do not answer. After a batch of calls, engine_kick() starts the reads they need,
- * neighbours merged.
+ * holders do not answer. An ephemeral page that cannot be had is a miss, and gone. After a batch of
+ * calls, engine_kick() starts the reads they need, neighbours merged.
  */
 int engine_put(
 	struct engine *e, const struct engine_key *k, const void *page, struct engine_req *req);

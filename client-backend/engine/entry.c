@@ -197,7 +197,8 @@ int engine_pool_add(struct engine *e, const struct engine_pool_desc *d)
 	if (!d->id || d->id > OBJECT_POOL_MASK || d->account >= ENGINE_MAX_ACCOUNTS ||
 		!e->account[d->account].desc.name[0] || d->codec > ENGINE_CODEC_ZSTD ||
 		d->disk > ENGINE_DISK_MIRROR ||
-		(persistent && (d->copies < 1 || d->copies > ENGINE_MAX_COPIES)))
+		(persistent && (d->copies < 1 || d->copies > ENGINE_MAX_COPIES)) ||
+		(persistent && (d->flags & ENGINE_POOL_SPILL)))
 		return -EINVAL;
 	if (p->state == POOL_LIVE && p->desc.id == d->id)
 		return memcmp(&p->desc, d, sizeof(*d)) == 0 ? 0 : -EEXIST;
@@ -242,20 +243,29 @@ uint64_t engine_pool_pages(const struct engine *e, uint32_t id)
 	return pool_find(e, id) ? e->pool[id % ENGINE_MAX_POOLS].pages : 0;
 }
 
-/* Removes the entries of dead objects in the next few buckets; false when none is left anywhere. */
+/* The page is nowhere any more; a persistent one is kept as lost. */
+static bool entry_is_adrift(const struct engine *e, uint64_t loc)
+{
+	return !loc_is_same(loc) && e->sv[loc_row(loc)].kind == SEG_LOST &&
+	       !e->seg[loc_row(loc)].persistent;
+}
+
+/* Removes the entries that are to be reaped in the next few buckets; false when none is left
+ * anywhere. */
 bool reap_step(struct engine *e, unsigned buckets)
 {
-	while (e->dead_entries > 0 && buckets-- > 0) {
+	while (reap_due(e) && buckets-- > 0) {
 		struct index_bucket *b = &e->index.bucket[e->reap_bucket];
 
 		for (unsigned w = 0; w < INDEX_WAYS; w++) {
 			uint32_t object = (uint32_t)(b->way[w].key >> 32);
 
-			if (b->way[w].loc && !object_counts(e, &e->object[object]))
+			if (b->way[w].loc && (!object_counts(e, &e->object[object]) ||
+						     entry_is_adrift(e, b->way[w].loc)))
 				entry_remove(e, &b->way[w].loc, object);
 		}
 		if (++e->reap_bucket == e->index.nbuckets)
 			e->reap_bucket = 0;
 	}
-	return e->dead_entries > 0;
+	return reap_due(e);
 }

@@ -68,8 +68,20 @@ static void fetch_give_back(struct engine *e, struct fetch *f)
 	}
 }
 
+/* What is kept for speed alone is not waited for long, and is a miss where others would be lost. */
+static bool req_is_ephemeral(const struct engine *e, const struct engine_req *r)
+{
+	const struct pool_row *p = pool_find(e, r->key.pool);
+
+	return p && !(p->desc.flags & ENGINE_POOL_PERSISTENT);
+}
+
 static void req_done(struct engine *e, struct engine_req *r, int status)
 {
+	if ((status == -EIO || status == -ETIMEDOUT) && req_is_ephemeral(e, r)) {
+		ephemeral_miss(e, r);
+		status = -ENOENT;
+	}
 	if (status == -EIO)
 		stat_add(&e->stats.gets_lost, 1);
 	else if (status == -ETIMEDOUT)
@@ -112,6 +124,8 @@ int fetch_lookup(struct engine *e, const struct engine_key *k, void *page, uint6
 
 		if (record_deliver(e, h, e->seg[row].seq, loc_len(*loc), k, page) == 0) {
 			e->sv[row].recent = true;
+			if (!e->seg[row].persistent && !(*loc & LOC_READ))
+				__atomic_store_n(slot, *loc | LOC_READ, __ATOMIC_RELEASE);
 			stat_add(&e->stats.gets_local, 1);
 			return 0;
 		}
@@ -139,7 +153,11 @@ int engine_get(struct engine *e, const struct engine_key *k, void *page, struct 
 	req->key = *k;
 	req->page = page;
 	req->start_ns = now_ns(e);
-	req->deadline_ns = req->start_ns + e->cfg.get_timeout_ns;
+	req->deadline_ns =
+		req->start_ns +
+		(e->seg[loc_row(loc)].persistent || e->cfg.cache_timeout_ns > e->cfg.get_timeout_ns
+				? e->cfg.get_timeout_ns
+				: e->cfg.cache_timeout_ns);
 	req->loc = loc;
 	req->tier = ENGINE_TIER_LOCAL;
 	req->tried = 0;
@@ -187,6 +205,8 @@ void holder_bad(struct engine *e, uint32_t row, unsigned which, uint64_t holder)
 	stat_add(&e->stats.records_corrupt, 1);
 	if (which != DISK_HOLDER)
 		e->ops.donor_bad_data(e->ops_ctx, e->region[holder_region(holder)].desc.donor);
+	if (!e->seg[row].persistent)
+		return; /* the pages that were wrong go, one by one */
 	for (unsigned i = 0; i < HOLDERS; i++)
 		if (i != which && (e->seg[row].holder[i] & HOLDER_VALID))
 			others++;
@@ -279,10 +299,12 @@ static void fetch_fail(struct engine *e, struct fetch *f)
 	struct req_list reqs;
 	struct engine_req *r;
 	uint8_t valid = 0;
-	bool busy = e->get_busy;
+	bool busy = e->get_busy, reachable = e->seg[f->row].persistent;
 
-	for (unsigned i = 0; i < HOLDERS; i++)
+	for (unsigned i = 0; i < HOLDERS; i++) {
 		valid |= (uint8_t)((e->seg[f->row].holder[i] >> 63) << i);
+		reachable |= holder_reachable(e, e->seg[f->row].holder[i], i);
+	}
 	bool wrong = (f->errors & valid) == valid;
 
 	req_list_take(&reqs, &f->reqs);
@@ -293,7 +315,7 @@ static void fetch_fail(struct engine *e, struct fetch *f)
 	if (e->get_retry_ns <= now_ns(e))
 		e->get_retry_ns = now_ns(e) + RETRY_NS;
 	while ((r = req_list_pop(&reqs))) {
-		if (wrong && ++r->tried >= ROUNDS_MAX)
+		if ((valid && !reachable) || (wrong && ++r->tried >= ROUNDS_MAX))
 			req_done(e, r, -EIO);
 		else
 			req_list_push(&e->get_wait, r, REQ_GET_WAIT);
@@ -321,6 +343,8 @@ static bool fetch_deliver(struct engine *e, struct fetch *f, const struct attemp
 			continue;
 		}
 		sums_put(e, loc_off(r->loc), h);
+		if (!e->seg[f->row].persistent)
+			ephemeral_was_read(e, r, h);
 		stat_add(a->which == DISK_HOLDER ? &e->stats.gets_disk : &e->stats.gets_remote, 1);
 		r->tier = a->which == DISK_HOLDER ? ENGINE_TIER_DISK : ENGINE_TIER_REMOTE;
 		req_done(e, r, 0);

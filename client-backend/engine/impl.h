@@ -98,7 +98,8 @@ struct seg_row {
 	uint8_t persistent, copies, disk;
 	uint8_t sealed;
 	uint8_t cold; /* written by the cleaner */
-	uint8_t reserved[9];
+	uint8_t main; /* ephemeral: of pages that were read, not of new ones */
+	uint8_t reserved[8];
 };
 _Static_assert(sizeof(struct seg_row) == 64, "segment row is a stored layout");
 
@@ -120,19 +121,22 @@ struct list {
 enum seg_kind {
 	SEG_FREE,
 	SEG_OPEN,
-	SEG_EPHEMERAL, /* sealed, local, to be dropped when room is short */
+	SEG_EPHEMERAL, /* sealed, local, to be dropped when room is short, with a copy or without */
 	SEG_DIRTY,     /* sealed, local, not yet at its holders */
 	SEG_CLEAN,     /* sealed, local, and at its holders */
 	SEG_AWAY,      /* sealed, at its holders alone */
 	SEG_LOST,      /* nowhere any more, but pages still name it */
 };
 
+/* An account's local ephemeral segments: of new pages, of pages that were read, at a donor, too. */
+enum ephemeral_list { EPHEMERAL_NEW, EPHEMERAL_MAIN, EPHEMERAL_COPIED, EPHEMERAL_LISTS };
+
 /* What waits to lose its local slot, oldest first. */
 enum seg_queue {
 	QUEUE_NONE,
-	QUEUE_EPHEMERAL, /* its account's, to be dropped */
 	QUEUE_CLEAN,	 /* the local copy can be dropped */
 	QUEUE_SPILL,	 /* to be copied to its holders, and not repair's */
+	QUEUE_EPHEMERAL, /* its account's, to be dropped: one for each enum ephemeral_list */
 };
 
 struct seg_vol {
@@ -145,7 +149,7 @@ struct seg_vol {
 	bool short_of;	     /* has too few holders and was spilled before: repair */
 	bool noclean;	     /* nothing in it can be moved on any more; leave it alone */
 	uint8_t queue;	     /* enum seg_queue */
-	struct link by_live; /* list of its bucket */
+	struct link by_live; /* list of its bucket; ephemeral: of its region's ephemeral copies */
 	struct link by_queue;
 };
 
@@ -155,13 +159,17 @@ struct region_vol {
 	uint32_t generation;	    /* tells a row's later use from an earlier one */
 	uint32_t copies, copy_head; /* complete copies there: engine.copy_link */
 	uint64_t live_bytes;	    /* of the segments they are of */
+	struct list ephemeral[2];   /* copies of ephemeral segments, new and main, oldest first */
+	uint32_t ephemeral_copies;
 	bool revoking;
 };
 
 struct donor_vol {
 	bool up, suspect;
 	uint32_t domain;
-	uint32_t free_slots; /* in its regions that are not revoking */
+	uint32_t free_slots;	     /* in its regions that are not revoking */
+	uint32_t ephemeral_slots[2]; /* there, of ephemeral copies: new and main; dropped on demand
+				      */
 	uint32_t regions;
 	uint32_t writes; /* of segments, under way */
 	uint32_t late;	 /* reads under way that took longer than they should */
@@ -172,7 +180,8 @@ struct account_vol {
 	uint64_t pages;
 	uint64_t promised; /* of its pools' grants, not used yet: it pays for them, too */
 	uint32_t local_slots;
-	struct list ephemeral; /* sealed, local; oldest first */
+	struct list ephemeral[EPHEMERAL_LISTS]; /* sealed, local; oldest first */
+	uint32_t ephemerals[EPHEMERAL_LISTS];	/* how many */
 };
 
 struct pool_vol {
@@ -203,6 +212,7 @@ struct stream {
 	uint16_t account;
 	uint8_t persistent, copies, disk, cold;
 	uint8_t granted; /* puts within grants: others would fill what was opened for them */
+	uint8_t main;	 /* ephemeral pages that were read */
 	uint64_t last_use;
 };
 
@@ -265,6 +275,19 @@ struct move {
 	bool failed;
 	bool bad_record;
 	bool stalled; /* the cleaner found no slot to write to */
+};
+
+/* The ephemeral segment whose pages are looked at before it loses its slot. */
+struct sift {
+	uint32_t row; /* NONE: none */
+	uint32_t cursor;
+	uint64_t seq;
+	bool busy; /* it must stay for now */
+};
+
+struct ghost {
+	uint32_t *print;
+	uint64_t sets;
 };
 
 struct engine {
@@ -359,6 +382,18 @@ struct engine {
 	struct move *move;
 	struct sum *sum; /* sums.c */
 	uint32_t moves_active;
+
+	/* ephemeral segments: ephemeral.c */
+	struct sift sift;
+	uint32_t ephemeral_copied;  /* local ones with a copy */
+	uint32_t ephemeral_moves;   /* under way; of moves_active */
+	uint32_t ephemeral_away[2]; /* copies on donors: new and main */
+	uint64_t lost_live;	    /* bytes of ephemeral segments that are nowhere any more */
+	uint64_t ephemeral_at_ns;   /* copies are not tried before */
+	uint64_t unplaced_ns;	    /* when a copy first found no spare slot; 0: it did */
+	uint64_t unplaced_last_ns;  /* and when it last did */
+	struct ghost forgotten;	    /* pages that were, before they were read */
+	struct ghost fetched;	    /* pages that were read from donors */
 };
 
 /* ---- arena.c ---- */
@@ -410,6 +445,12 @@ static inline struct pool_vol *pool_vol(struct engine *e, uint32_t id)
 }
 
 void pool_free_if_empty(struct engine *e, struct pool_row *p);
+/* Entries that are to be reaped: of dead objects, or of ephemeral segments that are nowhere. */
+static inline bool reap_due(const struct engine *e)
+{
+	return e->dead_entries > 0 || e->lost_live > 0;
+}
+
 bool reap_step(struct engine *e, unsigned buckets);
 /* Takes one page off the quota; false: none left. */
 bool quota_take(struct engine *e, unsigned account);
@@ -492,11 +533,40 @@ void slot_return(struct engine *e, uint32_t slot);
 /* The next of a queue to go; what was read since it was looked at last gets a second chance. */
 uint32_t seg_queue_victim(struct engine *e, struct list *queue);
 void seg_queue_last(struct engine *e, uint32_t row); /* to the end of its queue */
-/* Drops an ephemeral segment with its pages; false: there is none. */
-bool seg_evict_ephemeral(struct engine *e);
 /* Drops an ephemeral segment or a clean copy; false: nothing can be dropped. */
 bool local_make_room(struct engine *e);
-void seg_drop_entries(struct engine *e, uint32_t row);
+
+/* ---- ephemeral.c ---- */
+/* Frees a local slot at once, at the cost of ephemeral pages if need be; false: there is none. */
+bool ephemeral_evict(struct engine *e);
+/* Looks at the pages that are next to go, `records` of them: those read since are kept. True: there
+ * are more to look at. */
+bool ephemeral_sift(struct engine *e, unsigned records);
+/* A put of this key belongs to the pages that were read before. */
+bool ephemeral_is_known(struct engine *e, const struct engine_key *k);
+/* Drops the coldest ephemeral copy on a donor; false: there is none. */
+bool ephemeral_drop_on(struct engine *e, unsigned donor);
+/* Forgets pages of an account (NONE: of any), local ones at once; false: there are none. */
+bool ephemeral_forget(struct engine *e, uint32_t account);
+/* A page was read from a donor; again after a short while: it becomes local. */
+void ephemeral_was_read(
+	struct engine *e, const struct engine_req *r, const struct record_header *h);
+/* The page cannot be had: it is gone, so that it does not come back later. */
+void ephemeral_miss(struct engine *e, const struct engine_req *r);
+/* May a copy of an ephemeral segment be the reason to ask for a region? */
+bool ephemeral_wants_region(const struct engine *e, uint64_t now);
+int ephemeral_init(struct engine *e); /* -1: no memory */
+void ephemeral_fini(struct engine *e);
+uint64_t ephemeral_bytes(const struct engine *e);
+void ephemeral_tick(struct engine *e, uint64_t now, uint64_t *wake);
+
+/* ---- ghost.c ---- */
+int ghost_init(struct ghost *g, uint64_t pages); /* -1: no memory */
+void ghost_fini(struct ghost *g);
+uint64_t ghost_bytes(const struct ghost *g);
+/* Remembers a name, in place of the oldest of its set. */
+void ghost_add(struct ghost *g, const struct engine_key *k);
+bool ghost_has(const struct ghost *g, const struct engine_key *k);
 
 /* ---- log.c ---- */
 /* Room for a record of up to RECORD_MAX_BYTES in the open segment of a stream; NULL: no slot. The
@@ -504,6 +574,9 @@ void seg_drop_entries(struct engine *e, uint32_t row);
 struct record_header *log_reserve(
 	struct engine *e, const struct stream *want, uint32_t *row, uint32_t *off);
 void log_commit(struct engine *e, uint32_t row, uint32_t bytes);
+/* Appends a live record once more, to another stream; false: no room. */
+bool log_relocate(struct engine *e, const struct stream *to, const struct record_header *h,
+	uint64_t *slot, uint32_t object);
 /* The open segment of a stream; NONE. */
 uint32_t log_open_row(const struct engine *e, const struct stream *want);
 /* The next record of a stream goes to a new segment. */
@@ -520,17 +593,27 @@ void region_release_drained(struct engine *e);
 void region_recount(struct engine *e);
 /* A donor for one more copy of a segment, and a slot there; 0: none. (holder word) */
 uint64_t region_place(struct engine *e, uint32_t row, const uint64_t *also, unsigned n_also);
+/* The same for an ephemeral segment: what no persistent one could be waiting for. */
+uint64_t region_place_spare(struct engine *e);
 /* True when region_place() would find one. */
 bool region_can_place(const struct engine *e, uint32_t row);
 void region_want(struct engine *e, uint64_t now);
+/* Another lane has wanted regions for persistent segments for some time. */
+bool region_others_want(const struct engine *e, uint64_t now);
 /* Donors with a free slot for new copies, and how many such slots there are. */
 unsigned donors_with_room(const struct engine *e, uint32_t *free_slots);
+/* Slots that persistent segments can have: what is ephemeral makes way at once. */
+static inline uint32_t donor_slots(const struct donor_vol *d)
+{
+	return d->free_slots + d->ephemeral_slots[0] + d->ephemeral_slots[1];
+}
+
 /* New segments may go there. */
 static inline uint32_t donor_room(const struct engine *e, unsigned donor)
 {
 	const struct donor_vol *d = &e->donor[donor];
 
-	return d->up && !d->suspect ? d->free_slots : 0;
+	return d->up && !d->suspect ? donor_slots(d) : 0;
 }
 
 uint32_t region_low_water(const struct engine *e); /* free slots on donors to keep at hand */
@@ -564,6 +647,12 @@ bool holder_reachable(struct engine *e, uint64_t holder, unsigned which);
 void move_init(struct engine *e, uint8_t *staging);
 void move_tick(struct engine *e, uint64_t now, uint64_t *wake);
 bool move_work(struct engine *e, unsigned records);
+/* Copies an ephemeral segment to this slot, which was taken for it; false: no move is idle. */
+bool move_ephemeral(struct engine *e, uint32_t row, uint64_t holder);
+/* Persistent segments wait to be copied. */
+bool move_spill_waits(const struct engine *e);
+/* Local slots that should be free or have copies. */
+uint32_t move_ready_target(const struct engine *e);
 /* A move under way, or one that could start soon, will free local slots; copies: what a segment
  * needs. */
 bool move_may_free(struct engine *e, uint64_t now, unsigned copies);

@@ -8,7 +8,7 @@
 /*
  * Location, never 0: bit 63 set; bit 62: same-filled page, bits 0-31 are its repeated 32-bit word;
  * otherwise segment row (26 bits), offset in the segment and length of the record in 8-byte units
- * (19 and 10 bits).
+ * (19 and 10 bits), and in bit 0 whether an ephemeral page was read since it was put or moved.
  */
 #define LOC_VALID     (1ull << 63)
 #define LOC_SAME      (1ull << 62)
@@ -16,6 +16,7 @@
 #define LOC_ROW_SHIFT 36
 #define LOC_OFF_SHIFT 17
 #define LOC_LEN_SHIFT 7
+#define LOC_READ      1ull
 
 static inline uint64_t loc_make(uint32_t row, uint32_t off_bytes, uint32_t len_bytes)
 {
@@ -47,6 +48,12 @@ static inline uint32_t loc_off(uint64_t loc)
 static inline uint32_t loc_len(uint64_t loc)
 {
 	return ((uint32_t)(loc >> LOC_LEN_SHIFT) & 0x3ffu) << 3;
+}
+
+/* The same record, read or not. */
+static inline bool loc_equal(uint64_t a, uint64_t b)
+{
+	return ((a ^ b) & ~LOC_READ) == 0;
 }
 
 /* An entry is free when loc is 0. Storing loc is what makes an entry appear, change and go. */

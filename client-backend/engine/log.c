@@ -8,7 +8,7 @@ struct stream stream_for_pool(const struct engine_pool_desc *d, bool granted)
 	return (struct stream){
 		.account = d->account,
 		.persistent = persistent,
-		.copies = persistent ? d->copies : 0,
+		.copies = persistent ? d->copies : (d->flags & ENGINE_POOL_SPILL) != 0,
 		.disk = persistent ? d->disk : ENGINE_DISK_NEVER,
 		.granted = granted,
 	};
@@ -18,7 +18,7 @@ static bool stream_same(const struct stream *a, const struct stream *b)
 {
 	return a->account == b->account && a->persistent == b->persistent &&
 	       a->copies == b->copies && a->disk == b->disk && a->cold == b->cold &&
-	       a->granted == b->granted;
+	       a->granted == b->granted && a->main == b->main;
 }
 
 static void stream_seal(struct engine *e, struct stream *s)
@@ -113,6 +113,24 @@ struct record_header *log_reserve(
 void log_commit(struct engine *e, uint32_t row, uint32_t bytes)
 {
 	__atomic_store_n(&e->seg[row].used, e->seg[row].used + bytes, __ATOMIC_RELEASE);
+}
+
+bool log_relocate(struct engine *e, const struct stream *to, const struct record_header *h,
+	uint64_t *slot, uint32_t object)
+{
+	uint32_t bytes = record_bytes(h->len), row, off;
+	struct record_header *copy = log_reserve(e, to, &row, &off);
+
+	if (!copy)
+		return false;
+	memcpy(copy, h, RECORD_HEADER_BYTES + h->len);
+	copy->seq = e->seg[row].seq;
+	copy->checksum = record_checksum(copy, e->header->secret);
+	log_commit(e, row, bytes);
+	sums_put(e, off, copy);
+	entry_change(e, slot, object, loc_make(row, off, bytes));
+	stat_add(&e->stats.bytes_relocated, bytes);
+	return true;
 }
 
 void log_seal_all(struct engine *e)

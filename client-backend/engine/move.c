@@ -46,7 +46,8 @@ static unsigned moves_freeing(const struct engine *e)
 	for (uint32_t i = 0; i < e->cfg.moves; i++) {
 		const struct move *m = &e->move[i];
 
-		n += m->state != MOVE_IDLE && m->kind == MOVE_COPY && e->seg[m->row].local;
+		n += m->state != MOVE_IDLE && m->kind == MOVE_COPY && e->seg[m->row].local &&
+		     e->seg[m->row].persistent;
 	}
 	return n;
 }
@@ -102,6 +103,17 @@ static void copy_settle(struct engine *e, struct move *m)
 	}
 }
 
+static void ephemeral_settle(struct engine *e, const struct move *m)
+{
+	e->ephemeral_moves--;
+	if (m->failed) {
+		stat_add(&e->stats.move_failures, 1);
+		e->ephemeral_at_ns = now_ns(e) + e->cfg.retry_ns;
+	} else {
+		stat_add(&e->stats.ephemeral_spilled, 1);
+	}
+}
+
 static void move_end(struct engine *e, struct move *m)
 {
 	uint32_t row = m->row;
@@ -109,7 +121,9 @@ static void move_end(struct engine *e, struct move *m)
 	m->state = MOVE_IDLE;
 	e->moves_active--;
 	e->sv[row].moving = false;
-	if (m->kind == MOVE_COPY) {
+	if (!e->seg[row].persistent) {
+		ephemeral_settle(e, m);
+	} else if (m->kind == MOVE_COPY) {
 		copy_settle(e, m);
 	} else {
 		/* What a whole pass left behind are pages of dead objects, the reaper's. */
@@ -362,12 +376,12 @@ static void move_load(struct engine *e, struct move *m)
 	move_end(e, m);
 }
 
-static bool move_start(struct engine *e, enum move_kind kind, uint32_t row)
+static struct move *move_take(struct engine *e, enum move_kind kind, uint32_t row)
 {
 	struct move *m = move_idle(e);
 
 	if (!m)
-		return false;
+		return NULL;
 	seg_pin(e, row);
 	m->kind = kind;
 	m->row = row;
@@ -379,6 +393,33 @@ static bool move_start(struct engine *e, enum move_kind kind, uint32_t row)
 	e->sv[row].moving = true;
 	seg_classify(e, row);
 	m->state = MOVE_LOAD;
+	return m;
+}
+
+/* From staging, so that the local slot can be had by others at once. */
+bool move_ephemeral(struct engine *e, uint32_t row, uint64_t holder)
+{
+	struct move *m = move_take(e, MOVE_COPY, row);
+
+	if (!m)
+		return false;
+	e->ephemeral_moves++;
+	m->data = m->staging;
+	memcpy(m->staging, seg_data(e, row), e->seg[row].used);
+	m->state = MOVE_WRITE;
+	if (!write_start(e, m, 0, holder, 0))
+		move_end(e, m);
+	else
+		e->ops.io_kick(e->ops_ctx);
+	return true;
+}
+
+static bool move_start(struct engine *e, enum move_kind kind, uint32_t row)
+{
+	struct move *m = move_take(e, kind, row);
+
+	if (!m)
+		return false;
 	if (e->seg[row].local) {
 		m->data = seg_data(e, row);
 		move_loaded(e, m);
@@ -403,30 +444,11 @@ static struct stream cold_stream(const struct seg_row *s)
 	};
 }
 
-/* Appends a live record to the cleaner's stream; false: no room now. */
-static bool relocate(struct engine *e, const struct seg_row *s, const struct record_header *h,
-	uint64_t *slot, uint32_t object)
-{
-	struct stream cold = cold_stream(s);
-	uint32_t bytes = record_bytes(h->len), row, off;
-	struct record_header *to = log_reserve(e, &cold, &row, &off);
-
-	if (!to)
-		return false;
-	memcpy(to, h, RECORD_HEADER_BYTES + h->len);
-	to->seq = e->seg[row].seq;
-	to->checksum = record_checksum(to, e->header->secret);
-	log_commit(e, row, bytes);
-	sums_put(e, off, to);
-	entry_change(e, slot, object, loc_make(row, off, bytes));
-	stat_add(&e->stats.bytes_relocated, bytes);
-	return true;
-}
-
 /* Moves up to `records` records on; true: it is done with the segment. */
 static bool clean_step(struct engine *e, struct move *m, unsigned records)
 {
 	const struct seg_row *s = &e->seg[m->row];
+	struct stream cold = cold_stream(s);
 
 	m->stalled = false;
 	while (m->cursor < s->used && e->sv[m->row].live > 0) {
@@ -448,7 +470,7 @@ static bool clean_step(struct engine *e, struct move *m, unsigned records)
 		memcpy(k.oid, h->oid, sizeof(k.oid));
 		slot = entry_find(e, &k, &object);
 		if (slot && *slot == loc_make(m->row, m->cursor, record_bytes(h->len)) &&
-			!relocate(e, s, h, slot, object)) {
+			!log_relocate(e, &cold, h, slot, object)) {
 			m->stalled = true;
 			return false;
 		}
@@ -615,14 +637,19 @@ static bool spill_may_start(const struct engine *e)
 
 /* ---- repair and spill ---- */
 
-static unsigned spill_wanted(const struct engine *e)
+uint32_t move_ready_target(const struct engine *e)
 {
 	uint32_t target = (uint32_t)((uint64_t)e->cfg.local_segments * e->cfg.spill_percent / 100);
+
+	return target > RESERVE_SLOTS ? target : RESERVE_SLOTS + 1;
+}
+
+static unsigned spill_wanted(const struct engine *e)
+{
+	uint32_t target = move_ready_target(e);
 	uint32_t ready =
 		e->free_slots + e->kinds[SEG_CLEAN] + e->kinds[SEG_EPHEMERAL] + moves_freeing(e);
 
-	if (target <= RESERVE_SLOTS)
-		target = RESERVE_SLOTS + 1;
 	if (ready < target)
 		return target - ready;
 	return e->put_wait.head || e->grant_wait.head
@@ -759,6 +786,11 @@ static void spill_start(struct engine *e, uint64_t now)
 	}
 	if (wanted > 0)
 		e->spill_at_ns = now + SETTLE_NS;
+}
+
+bool move_spill_waits(const struct engine *e)
+{
+	return e->short_rows > 0 || (e->kinds[SEG_DIRTY] > 0 && spill_wanted(e) > 0);
 }
 
 bool move_may_free(struct engine *e, uint64_t now, unsigned copies)

@@ -17,7 +17,8 @@ static void recover_accounts(struct engine *e)
 	for (unsigned i = 0; i < ENGINE_MAX_ACCOUNTS; i++) {
 		struct account_vol *a = &e->account[i];
 
-		list_init(&a->ephemeral);
+		for (unsigned k = 0; k < EPHEMERAL_LISTS; k++)
+			list_init(&a->ephemeral[k]);
 		memcpy(a->desc.name, e->account_row[i].name, sizeof(a->desc.name));
 		a->desc.name[sizeof(a->desc.name) - 1] = 0;
 		a->desc.weight = e->account_row[i].weight ? e->account_row[i].weight : 1;
@@ -60,7 +61,7 @@ static int recover_holder(struct engine *e, uint32_t row, unsigned which, char *
 	} else {
 		region_slot_mark(e, region, slot);
 		seg_copy_link(e, row, which);
-		e->away_held_bytes += e->cfg.segment_bytes;
+		e->away_held_bytes += e->seg[row].persistent ? e->cfg.segment_bytes : 0;
 	}
 	return 0;
 }
@@ -74,8 +75,9 @@ static int recover_segments(struct engine *e, char *err, size_t n)
 		if (!s->seq)
 			continue;
 		if (s->used > e->cfg.segment_bytes || s->account >= ENGINE_MAX_ACCOUNTS ||
-			s->copies > ENGINE_MAX_COPIES || s->disk > ENGINE_DISK_MIRROR ||
-			s->local > e->cfg.local_segments || s->seq >= e->header->next_seq)
+			s->copies > ENGINE_MAX_COPIES || s->main > 1 ||
+			s->disk > ENGINE_DISK_MIRROR || s->local > e->cfg.local_segments ||
+			s->seq >= e->header->next_seq)
 			return damaged(err, n, "segment row out of range", row);
 		if (s->local) {
 			if (e->slot_row[s->local - 1] != NONE)

@@ -5,7 +5,9 @@
 #include "client-backend/engine/impl.h"
 
 #define SHED_NS	   1000000000ull
-#define WANT_AHEAD 8u /* regions asked for at a time for what is promised */
+#define YIELD_NS   50000000ull	  /* another lane waits: room that is ephemeral goes to it */
+#define SPARE_NS   10000000000ull /* room that ephemeral copies lacked is kept for so long */
+#define WANT_AHEAD 8u		  /* regions asked for at a time for what is promised */
 
 static void bit_flip(uint64_t *map, uint32_t i)
 {
@@ -90,6 +92,9 @@ static void region_derive(struct engine *e, uint32_t region)
 	v->slots = slots < ENGINE_REGION_MAX_SLOTS ? (uint32_t)slots : ENGINE_REGION_MAX_SLOTS;
 	v->used = v->copies = 0;
 	v->copy_head = NONE;
+	list_init(&v->ephemeral[0]);
+	list_init(&v->ephemeral[1]);
+	v->ephemeral_copies = 0;
 	v->live_bytes = 0;
 	v->revoking = false;
 	v->generation++;
@@ -127,6 +132,7 @@ int engine_region_add(struct engine *e, const struct engine_region_desc *d)
 		e->want_since_ns = 0;
 		e->spill_at_ns = e->repair_at_ns = 0;
 		e->unplaced = false;
+		e->unplaced_ns = 0;
 		e->unplaced_slots = e->rv[r].slots;
 		e->regions_tried += reserve_is_asking(e);
 		return (int)r;
@@ -171,22 +177,40 @@ static void region_drop(struct engine *e, uint32_t region)
 	__atomic_store_n(&e->region[region].used, 0, __ATOMIC_RELEASE);
 }
 
+/* Counts a region's slots for its donor, or no longer: those that are free or of ephemeral copies.
+ */
+static void donor_slots_add(struct engine *e, uint32_t region, int sign)
+{
+	const struct region_vol *v = &e->rv[region];
+	struct donor_vol *d = region_donor(e, region);
+
+	if (v->revoking)
+		return;
+	d->free_slots += (uint32_t)sign * (v->slots - v->used);
+	for (unsigned i = 0; i < 2; i++) {
+		uint32_t n = 0;
+
+		for (uint32_t row = v->ephemeral[i].head; row != NONE;
+			row = e->sv[row].by_live.next)
+			n++;
+		d->ephemeral_slots[i] += (uint32_t)sign * n;
+	}
+}
+
 void engine_region_bind(struct engine *e, unsigned region, unsigned donor, uint32_t domain,
 	uint64_t rkey, uint64_t raddr)
 {
 	if (!region_used(e, region) || donor >= ENGINE_MAX_DONORS)
 		return;
 	struct engine_region_desc *d = &e->region[region].desc;
-	struct region_vol *v = &e->rv[region];
-	uint32_t slots = v->revoking ? 0 : v->slots - v->used;
 
-	e->donor[d->donor].free_slots -= slots;
+	donor_slots_add(e, region, -1);
 	e->donor[d->donor].regions--;
 	d->donor = (uint16_t)donor;
 	d->domain = domain;
 	d->rkey = rkey;
 	d->raddr = raddr;
-	e->donor[donor].free_slots += slots;
+	donor_slots_add(e, region, 1);
 	e->donor[donor].regions++;
 	e->donor[donor].domain = domain;
 }
@@ -204,10 +228,11 @@ static void region_each_copy(struct engine *e, uint32_t region,
 }
 
 /* With a local copy nothing needs to be moved away; the segment is spilled again when it is time.
- */
+ * What is ephemeral is not worth moving. */
 static void copy_doomed(struct engine *e, uint32_t row, unsigned which)
 {
-	if (e->seg[row].local) {
+	stat_add(&e->stats.ephemeral_dropped, !e->seg[row].persistent);
+	if (e->seg[row].local || !e->seg[row].persistent) {
 		seg_holder_clear(e, row, which);
 	} else {
 		seg_short_set(e, row, true);
@@ -219,7 +244,7 @@ void engine_region_revoke(struct engine *e, unsigned region)
 {
 	if (!region_used(e, region) || e->rv[region].revoking)
 		return;
-	region_donor(e, region)->free_slots -= e->rv[region].slots - e->rv[region].used;
+	donor_slots_add(e, region, -1);
 	e->rv[region].revoking = true;
 	e->regions_revoking++;
 	stat_set(&e->stats.regions_revoking, e->regions_revoking);
@@ -230,6 +255,7 @@ void engine_region_revoke(struct engine *e, unsigned region)
 
 static void copy_lost(struct engine *e, uint32_t row, unsigned which)
 {
+	stat_add(&e->stats.ephemeral_dropped, !e->seg[row].persistent);
 	seg_holder_clear(e, row, which);
 	if (e->seg[row].persistent && (e->seg[row].local || seg_has_holder(e, row)))
 		seg_short_set(e, row, true);
@@ -270,13 +296,46 @@ static uint32_t unplaced_limit(const struct engine *e)
 /* Promises want regions of other donors: of this one there are more than their copies can use. */
 static bool region_is_in_the_way(const struct engine *e, const struct donor_vol *d, uint32_t slots)
 {
-	return d->free_slots >= e->reserve_need.remote_segments + region_low_water(e) + slots;
+	return donor_slots(d) >= e->reserve_need.remote_segments + region_low_water(e) + slots;
+}
+
+/* The most copies that a segment which waits for them asks for. */
+static unsigned copies_wanted(const struct engine *e)
+{
+	unsigned copies = ENGINE_MAX_COPIES;
+
+	while (copies > 0 && !e->pending[ENGINE_DISK_NEVER][copies].segments &&
+		!e->pending[ENGINE_DISK_OVERFLOW][copies].segments &&
+		!e->pending[ENGINE_DISK_MIRROR][copies].segments)
+		copies--;
+	return copies;
+}
+
+bool region_others_want(const struct engine *e, uint64_t now)
+{
+	for (uint32_t i = 0; e->cfg.want_since_ns && i < e->cfg.lanes; i++) {
+		uint64_t since =
+			atomic_load_explicit(&e->cfg.want_since_ns[i], memory_order_relaxed);
+
+		if (i != e->cfg.lane && since && now >= since + YIELD_NS)
+			return true;
+	}
+	return false;
+}
+
+/* Other donors are wanted for copies, but for some time none has come: perhaps nothing more can be
+ * leased while what is ephemeral fills what there is. */
+static bool region_is_waited_for(const struct engine *e, unsigned donors, uint64_t now)
+{
+	return e->want_since_ns && now >= e->want_since_ns + SHED_NS &&
+	       (e->unplaced || donors < copies_wanted(e));
 }
 
 /*
- * An empty region that nobody would miss. It must leave more behind than region_want() asks for, or
- * else the two would give and take for ever; and enough donors to choose from. While a copy finds
- * no donor, one goes now and then, so that another can be asked for in its place.
+ * An empty region that nobody would miss; one that holds nothing but what is ephemeral counts as
+ * empty where persistent segments need the room. It must leave more behind than region_want() asks
+ * for, or else the two would give and take for ever; and enough donors to choose from. While a copy
+ * finds no donor, one goes now and then, so that another can be asked for in its place.
  */
 static bool region_surplus(
 	struct engine *e, uint32_t r, unsigned donors, uint32_t free_slots, uint64_t now)
@@ -288,19 +347,30 @@ static bool region_surplus(
 	uint64_t left = d->up && !d->suspect ? free_slots - v->slots : free_slots;
 	uint64_t low = region_low_water(e), promised = e->reserve_need.remote_slots;
 
-	if (v->revoking || v->used > 0)
+	if (v->revoking || v->used > v->ephemeral_copies)
 		return false;
-	if (donors <= ENGINE_MAX_COPIES && d->free_slots <= v->slots)
+	if (v->used > 0 && (region_is_waited_for(e, donors, now) || region_others_want(e, now)))
+		return now >= e->shed_at_ns && left >= low + promised &&
+		       reserve_spares(e, e->region[r].desc.donor, v->slots);
+	if (donors <= ENGINE_MAX_COPIES && donor_slots(d) <= v->slots)
 		return false;
 	if (e->reserve_need.short_segments > 0)
 		return now >= e->shed_at_ns && region_is_in_the_way(e, d, v->slots);
 	if (e->unplaced)
 		return now >= e->shed_at_ns && left + v->slots >= unplaced_limit(e) + promised;
+	if (v->used > 0 || (e->unplaced_last_ns && now < e->unplaced_last_ns + SPARE_NS))
+		return false;
 	if (e->regions_tried > 0 && !reserve_is_asking(e) && left >= low + promised &&
 		reserve_spares(e, e->region[r].desc.donor, v->slots))
 		return true;
 	return left >= 4 * low && left > used / 2 + 3 * (uint64_t)v->slots + low + promised &&
 	       reserve_spares(e, e->region[r].desc.donor, v->slots);
+}
+
+static void copy_dropped(struct engine *e, uint32_t row, unsigned which)
+{
+	stat_add(&e->stats.ephemeral_dropped, 1);
+	seg_holder_clear(e, row, which);
 }
 
 /* Gives back revoked regions that are empty, and one empty region when there are far too many free
@@ -315,15 +385,16 @@ void region_release_drained(struct engine *e)
 		struct region_vol *v = &e->rv[r];
 		bool surplus = e->region[r].used && region_surplus(e, r, donors, free_slots, now);
 
-		if (!e->region[r].used || v->used > 0 || !(v->revoking || surplus))
+		if (!e->region[r].used || !(surplus || (v->revoking && v->used == 0)))
 			continue;
+		region_each_copy(e, r, copy_dropped);
 		struct engine_region_desc d = e->region[r].desc;
 
 		region_drop(e, r);
 		e->ops.region_released(e->ops_ctx, &d);
 		if (surplus) {
 			e->regions_tried -= e->regions_tried > 0 && !reserve_is_asking(e);
-			e->shed_at_ns = now + SHED_NS;
+			e->shed_at_ns = now + (region_others_want(e, now) ? YIELD_NS : SHED_NS);
 			return;
 		}
 	}
@@ -378,7 +449,7 @@ static bool place_allows(
 {
 	const struct donor_vol *d = &e->donor[donor];
 
-	if (!d->up || d->suspect || d->free_slots == 0)
+	if (donor_room(e, donor) == 0)
 		return false;
 	for (unsigned i = 0; i < used->n; i++) {
 		if (used->donor[i] == donor)
@@ -410,7 +481,9 @@ static uint32_t place_draw(struct engine *e, const struct place *used, bool same
 	uint64_t rnd = env_random(&e->env);
 	unsigned a = fit[(rnd & 0xffffffff) % n], b = fit[(rnd >> 32) % n];
 
-	return e->donor[a].free_slots >= e->donor[b].free_slots ? a : b;
+	if (e->donor[a].free_slots == e->donor[b].free_slots)
+		return donor_room(e, a) >= donor_room(e, b) ? a : b;
+	return e->donor[a].free_slots > e->donor[b].free_slots ? a : b;
 }
 
 /* The fullest region of a donor that has room, so that others empty and can be given back. */
@@ -452,6 +525,26 @@ uint64_t region_place(struct engine *e, uint32_t row, const uint64_t *also, unsi
 	if (donor == NONE)
 		return 0;
 	region = place_region(e, donor);
+	if (region == NONE && ephemeral_drop_on(e, donor))
+		region = place_region(e, donor);
+	return region == NONE ? 0 : holder_make(region, region_slot_take(e, region));
+}
+
+/* A slot that is being written to cannot make way, so each donor keeps some that are free. */
+uint64_t region_place_spare(struct engine *e)
+{
+	uint32_t best = NONE, region;
+
+	for (unsigned d = 0; d < ENGINE_MAX_DONORS; d++) {
+		const struct donor_vol *v = &e->donor[d];
+
+		if (!v->up || v->suspect || v->free_slots <= e->cfg.moves ||
+			v->writes >= (e->cfg.moves + 3) / 4)
+			continue;
+		if (best == NONE || v->free_slots > e->donor[best].free_slots)
+			best = d;
+	}
+	region = best == NONE ? NONE : place_region(e, best);
 	return region == NONE ? 0 : holder_make(region, region_slot_take(e, region));
 }
 
@@ -483,18 +576,6 @@ static uint32_t reserve_want(struct engine *e, uint32_t free_slots)
 	       free_slots < 2 * need + unplaced_limit(e);
 }
 
-/* The most copies that a segment which waits for them asks for. */
-static unsigned copies_wanted(const struct engine *e)
-{
-	unsigned copies = ENGINE_MAX_COPIES;
-
-	while (copies > 0 && !e->pending[ENGINE_DISK_NEVER][copies].segments &&
-		!e->pending[ENGINE_DISK_OVERFLOW][copies].segments &&
-		!e->pending[ENGINE_DISK_MIRROR][copies].segments)
-		copies--;
-	return copies;
-}
-
 /*
  * More regions are wanted while there is something to spill and too few free slots, or fewer donors
  * with a free slot than a segment needs copies, or a copy found no donor that it may go to. In that
@@ -509,7 +590,7 @@ void region_want(struct engine *e, uint64_t now)
 
 	if (e->short_rows == 0 && e->kinds[SEG_DIRTY] == 0)
 		e->unplaced = false;
-	if (e->kinds[SEG_DIRTY] > 0 || e->kinds[SEG_OPEN] > 0 || e->short_rows > 0) {
+	if (copies_wanted(e) > 0 || e->short_rows > 0) {
 		if (free_slots < low)
 			want = 1;
 		else if (donors < copies_wanted(e) && free_slots < 4 * low)
@@ -532,6 +613,11 @@ void region_want(struct engine *e, uint64_t now)
 		e->want_since_ns = 0;
 	else if (!e->want_since_ns)
 		e->want_since_ns = now;
+	if (e->cfg.want_since_ns)
+		atomic_store_explicit(
+			&e->cfg.want_since_ns[e->cfg.lane], e->want_since_ns, memory_order_relaxed);
+	if (!want && rows_free > 0 && ephemeral_wants_region(e, now))
+		want = 1;
 	if (want || e->wanted)
 		e->ops.want_regions(e->ops_ctx, want);
 	e->wanted = want;

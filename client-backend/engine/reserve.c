@@ -167,7 +167,7 @@ static uint64_t slots_under_way(const struct engine *e)
 	for (uint32_t i = 0; i < e->cfg.moves && e->moves_active; i++) {
 		const struct move *m = &e->move[i];
 
-		if (m->state == MOVE_WRITE && e->seg[m->row].local)
+		if (m->state == MOVE_WRITE && e->seg[m->row].local && e->seg[m->row].persistent)
 			slots += e->seg[m->row].copies;
 	}
 	return slots;
@@ -463,7 +463,7 @@ int reserve_admit(
 	if (there)
 		return 0;
 	own_object = v->objects < v->kept.objects;
-	if (*promised && e->dead_entries > 0 &&
+	if (*promised && reap_due(e) &&
 		(e->index.entries >= e->cfg.max_pages ||
 			(object == NONE && own_object && e->objects_free == 0)))
 		return -EAGAIN;
@@ -556,7 +556,10 @@ int engine_pool_reserve(struct engine *e, uint32_t id, const struct engine_reser
 		quota_charge(e, p->desc.account, reserved_set(e, p, &kept));
 		return err;
 	}
-	for (unsigned i = 0; i < EVICT_BURST && !index_fits(e) && seg_evict_ephemeral(e); i++)
+	for (unsigned i = 0;
+		i < EVICT_BURST && !(index_fits(e) && rows_fit(e, AS_IT_IS_ASKED, 0)) &&
+		ephemeral_forget(e, NONE);
+		i++)
 		;
 	if ((r->pages <= kept.pages && r->objects <= kept.objects) || promises_fit(e)) {
 		*possible_pages = r->pages;

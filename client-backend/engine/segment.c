@@ -2,6 +2,8 @@
  */
 #include "client-backend/engine/impl.h"
 
+#define SPARSE_SHARE 4u /* an ephemeral copy with less than this part alive is dropped */
+
 /* ---- lists over rows ---- */
 
 void list_init(struct list *l)
@@ -126,7 +128,7 @@ static unsigned wanted_bucket(const struct engine *e, uint32_t row)
 	switch ((enum seg_kind)v->kind) {
 	case SEG_CLEAN:
 	case SEG_AWAY:
-		return live_bucket(e, row);
+		return e->seg[row].persistent ? live_bucket(e, row) : NO_BUCKET;
 	case SEG_DIRTY:
 		return CLEAN_BUCKETS + live_bucket(e, row);
 	default:
@@ -156,7 +158,9 @@ static bool kind_pends(enum seg_kind kind)
 
 static struct pending *pending_of(struct engine *e, uint32_t row)
 {
-	return &e->pending[e->seg[row].disk][e->seg[row].copies];
+	const struct seg_row *s = &e->seg[row];
+
+	return &e->pending[s->disk][s->persistent ? s->copies : 0];
 }
 
 void seg_kind_set(struct engine *e, uint32_t row, enum seg_kind kind)
@@ -169,22 +173,33 @@ void seg_kind_set(struct engine *e, uint32_t row, enum seg_kind kind)
 	e->kinds[kind]++;
 	pending->segments += (uint32_t)change;
 	pending->live += (uint64_t)change * e->sv[row].live;
+	if (!e->seg[row].persistent)
+		e->lost_live +=
+			(uint64_t)((kind == SEG_LOST) - (was == SEG_LOST)) * e->sv[row].live;
 	e->sv[row].kind = (uint8_t)kind;
 }
 
 static struct list *seg_queue_list(struct engine *e, uint32_t row, enum seg_queue queue)
 {
-	switch (queue) {
-	case QUEUE_EPHEMERAL:
-		return &e->account[e->seg[row].account].ephemeral;
-	case QUEUE_CLEAN:
-		return &e->clean;
-	case QUEUE_SPILL:
-		return &e->spill;
-	case QUEUE_NONE:
-		break;
-	}
-	return NULL;
+	if (queue >= QUEUE_EPHEMERAL)
+		return &e->account[e->seg[row].account].ephemeral[queue - QUEUE_EPHEMERAL];
+	return queue == QUEUE_CLEAN ? &e->clean : &e->spill;
+}
+
+static enum ephemeral_list ephemeral_list_of(const struct engine *e, uint32_t row)
+{
+	if (seg_has_holder(e, row))
+		return EPHEMERAL_COPIED;
+	return e->seg[row].main ? EPHEMERAL_MAIN : EPHEMERAL_NEW;
+}
+
+static void queue_count(struct engine *e, uint32_t row, enum seg_queue queue, int change)
+{
+	if (queue < QUEUE_EPHEMERAL)
+		return;
+	e->account[e->seg[row].account].ephemerals[queue - QUEUE_EPHEMERAL] += (uint32_t)change;
+	if (queue - QUEUE_EPHEMERAL == EPHEMERAL_COPIED)
+		e->ephemeral_copied += (uint32_t)change;
 }
 
 static enum seg_queue wanted_queue(const struct engine *e, uint32_t row)
@@ -193,7 +208,7 @@ static enum seg_queue wanted_queue(const struct engine *e, uint32_t row)
 
 	switch ((enum seg_kind)v->kind) {
 	case SEG_EPHEMERAL:
-		return QUEUE_EPHEMERAL;
+		return QUEUE_EPHEMERAL + ephemeral_list_of(e, row);
 	case SEG_CLEAN:
 		return v->moving ? QUEUE_NONE : QUEUE_CLEAN;
 	case SEG_DIRTY:
@@ -212,6 +227,8 @@ static void seg_requeue(struct engine *e, uint32_t row)
 		return;
 	if (was != QUEUE_NONE)
 		list_remove(e->sv, seg_queue_list(e, row, was), row, BY_QUEUE);
+	queue_count(e, row, was, -1);
+	queue_count(e, row, queue, 1);
 	v->queue = (uint8_t)queue;
 	if (queue != QUEUE_NONE)
 		list_push(e->sv, seg_queue_list(e, row, queue), row, BY_QUEUE);
@@ -254,7 +271,7 @@ static void place_live_add(struct engine *e, uint32_t row, uint64_t bytes)
 
 		if (!(h & HOLDER_VALID))
 			continue;
-		e->away_live_bytes += bytes;
+		e->away_live_bytes += e->seg[row].persistent ? bytes : 0;
 		e->rv[holder_region(h)].live_bytes += bytes;
 	}
 }
@@ -269,16 +286,30 @@ void seg_live_add(struct engine *e, uint32_t row, uint32_t bytes)
 		seg_rebucket(e, row);
 }
 
+/* The copy of an ephemeral segment that is mostly dead goes: its slot is worth more to others. */
+static void seg_drop_sparse(struct engine *e, uint32_t row)
+{
+	if (!(e->seg[row].holder[0] & HOLDER_VALID) ||
+		e->sv[row].live >= e->cfg.segment_bytes / SPARSE_SHARE)
+		return;
+	stat_add(&e->stats.ephemeral_dropped, 1);
+	seg_holder_clear(e, row, 0);
+}
+
 void seg_live_sub(struct engine *e, uint32_t row, uint32_t bytes)
 {
 	e->sv[row].live -= bytes;
 	e->live_bytes -= bytes;
 	stat_set(&e->stats.live_bytes, e->live_bytes);
 	place_live_add(e, row, -(uint64_t)bytes);
+	if (e->sv[row].kind == SEG_LOST && !e->seg[row].persistent)
+		e->lost_live -= bytes;
 	if (!e->seg[row].sealed)
 		return;
 	if (e->sv[row].live == 0)
 		seg_free_if_dead(e, row);
+	else if (!e->seg[row].persistent)
+		seg_drop_sparse(e, row);
 	else
 		seg_rebucket(e, row);
 }
@@ -306,6 +337,7 @@ uint32_t seg_new(struct engine *e, const struct stream *s, bool cleaner)
 	r->copies = s->copies;
 	r->disk = s->disk;
 	r->cold = s->cold;
+	r->main = s->main;
 	e->slot_row[slot] = row;
 	e->account[r->account].local_slots++;
 	e->sv[row] = (struct seg_vol){.bucket = NO_BUCKET, .kind = SEG_FREE};
@@ -323,6 +355,17 @@ void seg_seal(struct engine *e, uint32_t row)
 	seg_free_if_dead(e, row);
 }
 
+static void ephemeral_copies_add(struct engine *e, uint32_t row, uint32_t region, int change)
+{
+	unsigned of = e->seg[row].main;
+
+	e->rv[region].ephemeral_copies += (uint32_t)change;
+	e->ephemeral_away[of] += (uint32_t)change;
+	if (!e->rv[region].revoking)
+		region_donor(e, region)->ephemeral_slots[of] += (uint32_t)change;
+	stat_set(&e->stats.remote_slots_ephemeral, e->ephemeral_away[0] + e->ephemeral_away[1]);
+}
+
 void seg_copy_link(struct engine *e, uint32_t row, unsigned which)
 {
 	struct region_vol *v = &e->rv[holder_region(e->seg[row].holder[which])];
@@ -334,6 +377,10 @@ void seg_copy_link(struct engine *e, uint32_t row, unsigned which)
 	if (v->copy_head != NONE)
 		e->copy_link[v->copy_head].prev = at;
 	v->copy_head = at;
+	if (e->seg[row].persistent)
+		return;
+	list_push(e->sv, &v->ephemeral[e->seg[row].main], row, BY_LIVE);
+	ephemeral_copies_add(e, row, holder_region(e->seg[row].holder[which]), 1);
 }
 
 static void seg_copy_unlink(struct engine *e, uint32_t row, unsigned which, uint64_t holder)
@@ -349,6 +396,19 @@ static void seg_copy_unlink(struct engine *e, uint32_t row, unsigned which, uint
 		v->copy_head = k->next;
 	if (k->next != NONE)
 		e->copy_link[k->next].prev = k->prev;
+	if (e->seg[row].persistent)
+		return;
+	list_remove(e->sv, &v->ephemeral[e->seg[row].main], row, BY_LIVE);
+	ephemeral_copies_add(e, row, holder_region(holder), -1);
+}
+
+/* Counts a copy on a donor that came or went: what the cleaner looks at. */
+static void away_count(struct engine *e, uint32_t row, int change)
+{
+	if (!e->seg[row].persistent)
+		return;
+	e->away_live_bytes += (uint64_t)change * e->sv[row].live;
+	e->away_held_bytes += (uint64_t)change * e->cfg.segment_bytes;
 }
 
 void seg_holder_set(struct engine *e, uint32_t row, unsigned which, uint64_t holder)
@@ -356,8 +416,7 @@ void seg_holder_set(struct engine *e, uint32_t row, unsigned which, uint64_t hol
 	__atomic_store_n(&e->seg[row].holder[which], holder, __ATOMIC_RELEASE);
 	if (which != DISK_HOLDER) {
 		seg_copy_link(e, row, which);
-		e->away_live_bytes += e->sv[row].live;
-		e->away_held_bytes += e->cfg.segment_bytes;
+		away_count(e, row, 1);
 	} else {
 		e->disk_live_bytes += e->sv[row].live;
 	}
@@ -387,8 +446,7 @@ void seg_holder_clear(struct engine *e, uint32_t row, unsigned which)
 		e->disk_live_bytes -= e->sv[row].live;
 	} else {
 		seg_copy_unlink(e, row, which, h);
-		e->away_live_bytes -= e->sv[row].live;
-		e->away_held_bytes -= e->cfg.segment_bytes;
+		away_count(e, row, -1);
 		region_slot_return(e, holder_region(h), holder_slot(h));
 	}
 	seg_classify(e, row);
@@ -459,45 +517,6 @@ void seg_free_if_dead(struct engine *e, uint32_t row)
 
 /* ---- making room in the local tier ---- */
 
-/* Removes every entry that still names a record of this local segment. */
-void seg_drop_entries(struct engine *e, uint32_t row)
-{
-	const uint8_t *data = seg_data(e, row);
-	uint32_t used = e->seg[row].used, off = 0;
-
-	seg_pin(e, row);
-	while (off < used && e->sv[row].live > 0) {
-		const struct record_header *h = (const void *)(data + off);
-		struct engine_key k = {.pool = h->pool, .index = h->index};
-		uint32_t bytes = record_bytes(h->len), object;
-		uint64_t *slot;
-
-		memcpy(k.oid, h->oid, sizeof(k.oid));
-		slot = entry_find(e, &k, &object);
-		if (slot && *slot == loc_make(row, off, bytes))
-			entry_remove(e, slot, object);
-		off += bytes;
-	}
-	seg_unpin(e, row);
-}
-
-/* The account with ephemeral segments that holds most of the local tier for its weight. */
-static struct account_vol *account_furthest_over(struct engine *e)
-{
-	struct account_vol *worst = NULL;
-
-	for (unsigned i = 0; i < ENGINE_MAX_ACCOUNTS; i++) {
-		struct account_vol *a = &e->account[i];
-
-		if (a->ephemeral.head == NONE)
-			continue;
-		if (!worst || (uint64_t)a->local_slots * worst->desc.weight >
-				      (uint64_t)worst->local_slots * a->desc.weight)
-			worst = a;
-	}
-	return worst;
-}
-
 uint32_t seg_queue_victim(struct engine *e, struct list *queue)
 {
 	uint32_t row = queue->head, first = NONE;
@@ -505,34 +524,15 @@ uint32_t seg_queue_victim(struct engine *e, struct list *queue)
 	for (unsigned tries = 0; row != NONE && tries < 64; tries++) {
 		uint32_t next = e->sv[row].by_queue.next;
 
-		if (e->sv[row].queue != QUEUE_EPHEMERAL || e->sv[row].pins == 0) {
-			if (!e->sv[row].recent)
-				return row;
-			if (first == NONE)
-				first = row;
-			e->sv[row].recent = false;
-			seg_queue_last(e, row);
-		}
+		if (!e->sv[row].recent)
+			return row;
+		if (first == NONE)
+			first = row;
+		e->sv[row].recent = false;
+		seg_queue_last(e, row);
 		row = next;
 	}
 	return first;
-}
-
-bool seg_evict_ephemeral(struct engine *e)
-{
-	struct account_vol *a = account_furthest_over(e);
-	uint32_t row = a ? seg_queue_victim(e, &a->ephemeral) : NONE;
-
-	if (row == NONE)
-		return false;
-	stat_add(&e->stats.segments_evicted_ephemeral, 1);
-	seg_drop_entries(e, row);
-	if (e->seg[row].seq && e->sv[row].kind == SEG_EPHEMERAL) {
-		/* Entries of dead objects still name it: they are reaped; the room is needed now.
-		 */
-		seg_local_drop(e, row);
-	}
-	return true;
 }
 
 static bool evict_clean(struct engine *e)
@@ -550,8 +550,8 @@ bool local_make_room(struct engine *e)
 {
 	uint32_t before = e->free_slots;
 
-	if (seg_evict_ephemeral(e) || evict_clean(e))
+	if (ephemeral_evict(e) || evict_clean(e))
 		return true;
 	/* Sealing one that nothing names any more frees it already. */
-	return log_seal_coldest(e, true) && (e->free_slots > before || seg_evict_ephemeral(e));
+	return log_seal_coldest(e, true) && (e->free_slots > before || ephemeral_evict(e));
 }

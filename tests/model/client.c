@@ -254,7 +254,7 @@ int run_pool_make(struct run *r, unsigned slot)
 	bool disk = r->cfg.disk_segments > 0;
 	struct engine_pool_desc d = {
 		.id = r->next_pool_id++,
-		.flags = (rng_below(&r->rng, 3) ? ENGINE_POOL_PERSISTENT : 0) |
+		.flags = (rng_below(&r->rng, 3) && !r->cache ? ENGINE_POOL_PERSISTENT : 0) |
 			 (rng_below(&r->rng, 2) ? ENGINE_POOL_SHARED : 0),
 		.account = (uint16_t)rng_below(&r->rng, RUN_ACCOUNTS),
 		.codec = (uint8_t)(r->hammer ? ENGINE_CODEC_NONE : rng_below(&r->rng, 3)),
@@ -274,6 +274,11 @@ int run_pool_make(struct run *r, unsigned slot)
 		p.persistent = true;
 		p.copies = d.copies = (uint8_t)(r->pools + 1);
 	}
+	if (!p.persistent && rng_below(&r->rng, 3))
+		d.flags |= ENGINE_POOL_SPILL;
+	/* Each account has segments of its own: few of them fill more. */
+	if (r->cache && rng_below(&r->rng, 4))
+		d.account = p.account = 0;
 	snprintf(d.owner, sizeof(d.owner), "model");
 	if (d.flags & ENGINE_POOL_SHARED)
 		memset(d.uuid, (int)d.id, sizeof(d.uuid));

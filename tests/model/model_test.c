@@ -36,9 +36,10 @@ static void print_totals(const struct run *r)
 			r->grants_kept, r->grants_waited, r->puts_granted, r->granted_short);
 	printf("  gets from donors %" PRIu64 " and from disk %" PRIu64 "; segments spilled %" PRIu64
 	       ", repaired %" PRIu64 ", cleaned %" PRIu64 ", to disk %" PRIu64 ", evicted %" PRIu64
-	       "\n",
+	       "\n  ephemeral pages kept, being read %" PRIu64 ", put to main %" PRIu64
+	       "; ephemeral segments copied %" PRIu64 ", copies dropped %" PRIu64 "\n",
 		r->gets_remote, r->gets_disk, r->spilled, r->repaired, r->cleaned, r->to_disk,
-		r->evicted);
+		r->evicted, r->kept_read, r->known, r->ephemeral_spilled, r->ephemeral_dropped);
 }
 
 static int run_seed(const struct run_options *opt, uint64_t *ops)

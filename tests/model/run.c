@@ -36,6 +36,7 @@ static void choose_geometry(struct run *r, struct fake_config *f, struct ref_con
 	r->grants = rng_below(g, 2);
 	r->hammer = r->grants && rng_below(g, 3);
 	tight |= r->hammer;
+	r->cache = !rng_below(g, 3);
 	*m = (struct ref_config){.pools = RUN_POOLS,
 		.objects = (unsigned)rng_range(g, 3, 8),
 		.indices = (unsigned)rng_range(g, 24, 64)};
@@ -46,6 +47,10 @@ static void choose_geometry(struct run *r, struct fake_config *f, struct ref_con
 		.disk_segments = rng_below(g, 2) ? (unsigned)rng_range(g, 8, 64) : 0,
 		.delay_ns = rng_range(g, 10, 400) * US};
 	if (r->hammer) {
+		m->objects = 8;
+		m->indices = 64;
+	}
+	if (r->cache) {
 		m->objects = 8;
 		m->indices = 64;
 	}
@@ -70,7 +75,8 @@ static void choose_engine(struct run *r, const struct fake_config *f, const stru
 
 	engine_config_default(c, 16 * 65536, 2 * keys);
 	c->segment_bytes = f->segment_bytes;
-	c->local_segments = (uint32_t)rng_range(g, 8, 16);
+	/* Ephemeral pages are copied by whole segments, so there must be room for some to fill. */
+	c->local_segments = (uint32_t)(r->cache ? rng_range(g, 20, 40) : rng_range(g, 8, 16));
 	c->max_pages = rng_below(g, 4) ? 2 * keys : keys * 3 / 4;
 	c->max_objects =
 		rng_below(g, 4) ? 4 * m->pools * m->objects : m->pools * m->objects * 3 / 4;
@@ -87,9 +93,11 @@ static void choose_engine(struct run *r, const struct fake_config *f, const stru
 	c->hedge_ns = rng_below(g, 2) ? rng_range(g, 50, 2000) * US : 0;
 	c->get_timeout_ns = rng_range(g, 20, 100) * MS;
 	c->put_wait_ns = rng_below(g, 3) ? rng_range(g, 1, 20) * MS : 0;
+	c->cache_timeout_ns = rng_range(g, 1, 40) * MS;
 	c->retry_ns = rng_range(g, 1, 10) * MS;
 	c->spill_percent = (uint32_t)rng_range(g, 10, 50);
 	c->live_percent = (uint32_t)rng_range(g, 50, 85);
+	c->probation_percent = (uint32_t)rng_range(g, 5, 60);
 	c->zstd_level = 1;
 	/* A promise is one where a put may wait for what is slow. */
 	if (r->grants)
@@ -155,8 +163,11 @@ void run_fini(struct run *r)
 
 static uint32_t choose_key(struct run *r)
 {
-	uint32_t keys = ref_keys(&r->ref);
+	uint32_t keys = ref_keys(&r->ref), first = keys / RUN_POOLS * ENGINE_MAX_COPIES;
 
+	/* The first pools are persistent. */
+	if (r->cache && rng_below(&r->rng, 16))
+		return first + (uint32_t)rng_below(&r->rng, keys - first);
 	/* A third of the calls goes to a tenth of the keys. */
 	return (uint32_t)(rng_below(&r->rng, 3) ? rng_below(&r->rng, keys)
 						: rng_below(&r->rng, keys / 10) * 10);

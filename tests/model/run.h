@@ -66,6 +66,7 @@ struct run {
 	uint64_t disrupted_ns; /* gets may time out until then */
 	bool hammer;	       /* far more is put than there is room for */
 	bool grants;	       /* some pools are promised room */
+	bool cache;	       /* many ephemeral pools */
 	struct run_grant grant[RUN_POOLS];
 	bool taken;	     /* room was taken away and is not made up for yet */
 	uint64_t short_ns;   /* when promised room was last short */
@@ -74,6 +75,7 @@ struct run {
 		losses, revokes, leases, checks;
 	uint64_t grants_kept, grants_waited, puts_granted, granted_short;
 	uint64_t gets_remote, gets_disk, spilled, repaired, cleaned, to_disk, evicted;
+	uint64_t kept_read, known, ephemeral_spilled, ephemeral_dropped;
 	char error[768]; /* the first thing that went wrong */
 };
 

@@ -149,6 +149,10 @@ void run_count(struct run *r)
 	r->repaired += stat_get(&s->segments_repaired);
 	r->cleaned += stat_get(&s->segments_cleaned);
 	r->to_disk += stat_get(&s->segments_to_disk);
+	r->kept_read += stat_get(&s->ephemeral_reinserted);
+	r->known += stat_get(&s->ephemeral_ghosts);
+	r->ephemeral_spilled += stat_get(&s->ephemeral_spilled);
+	r->ephemeral_dropped += stat_get(&s->ephemeral_dropped);
 	r->evicted +=
 		stat_get(&s->segments_evicted_clean) + stat_get(&s->segments_evicted_ephemeral);
 }

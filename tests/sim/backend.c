@@ -468,6 +468,8 @@ int backend_init(struct sim *sim, unsigned index)
 
 	if (sim->hammer)
 		m.indices = 96;
+	if (sim->cache)
+		m.indices = 160;
 	b->sim = sim;
 	b->index = index;
 	b->lanes = sim->cfg.lanes;
@@ -476,7 +478,8 @@ int backend_init(struct sim *sim, unsigned index)
 		return sim_fail(sim, "no memory");
 	engine_config_default(c, 16 * SEGMENT_BYTES, 2 * ref_keys(&b->ref));
 	c->segment_bytes = SEGMENT_BYTES;
-	c->local_segments = (uint32_t)rng_range(&sim->rng, 8, 12);
+	c->local_segments =
+		(uint32_t)(sim->cache ? rng_range(&sim->rng, 16, 24) : rng_range(&sim->rng, 8, 12));
 	c->max_pages = 2 * ref_keys(&b->ref);
 	c->max_objects = 8 * m.pools * m.objects;
 	c->max_segments = 512;
@@ -488,11 +491,13 @@ int backend_init(struct sim *sim, unsigned index)
 	c->fetches = 8;
 	c->moves = 4;
 	c->lanes = b->lanes;
+	c->want_since_ns = b->want_since_ns;
 	c->huge_pages = c->lock_memory = false;
 	c->hedge_ns = rng_below(&sim->rng, 3) ? 2 * MS : 0;
 	c->get_timeout_ns = rng_range(&sim->rng, 500 * MS, 3 * S);
 	c->put_wait_ns = rng_below(&sim->rng, 3) ? 20 * MS : 0;
 	c->retry_ns = 50 * MS;
+	c->cache_timeout_ns = rng_range(&sim->rng, 5 * MS, 500 * MS);
 	b->grants = sim->hammer || rng_below(&sim->rng, 2);
 	if (b->grants)
 		c->put_wait_ns = 5 * S;
@@ -593,6 +598,9 @@ void backend_crash(struct backend *b)
 		lane_io_orphan(l);
 		tier_remote_delete(l->tier);
 		transport_sim.close(l->transport);
+		b->sim->ephemeral_spilled += stat_get(&engine_stats(l->e)->ephemeral_spilled);
+		b->sim->ephemeral_dropped += stat_get(&engine_stats(l->e)->ephemeral_dropped);
+		b->sim->ephemeral_kept += stat_get(&engine_stats(l->e)->ephemeral_reinserted);
 		engine_abandon(l->e);
 		l->e = NULL;
 	}

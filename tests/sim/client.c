@@ -253,7 +253,8 @@ int client_pool_make(struct backend *b, unsigned slot)
 {
 	struct rng *g = &b->sim->rng;
 	struct engine_pool_desc d = {.id = b->next_pool_id++,
-		.flags = (slot < 3 || rng_below(g, 3) ? ENGINE_POOL_PERSISTENT : 0) |
+		.flags = (slot < 3 || (rng_below(g, 3) && !b->sim->cache) ? ENGINE_POOL_PERSISTENT
+									  : 0) |
 			 (rng_below(g, 2) ? ENGINE_POOL_SHARED : 0),
 		.account = (uint16_t)rng_below(g, SIM_ACCOUNTS),
 		.codec = (uint8_t)(b->sim->hammer ? ENGINE_CODEC_NONE : rng_below(g, 3)),
@@ -265,6 +266,10 @@ int client_pool_make(struct backend *b, unsigned slot)
 		.disk_safe = d.disk == ENGINE_DISK_MIRROR,
 		.account = d.account};
 
+	if (!p.persistent && rng_below(g, 4))
+		d.flags |= ENGINE_POOL_SPILL;
+	if (b->sim->cache && !p.persistent)
+		d.account = p.account = 0;
 	snprintf(d.owner, sizeof(d.owner), "guest%u", b->index);
 	for (unsigned i = 0; i < b->lanes; i++)
 		if (engine_pool_add(b->lane[i].e, &d))
@@ -293,8 +298,15 @@ static int one_call(struct backend *b)
 {
 	struct rng *g = &b->sim->rng;
 	uint32_t k = (uint32_t)rng_below(g, ref_keys(&b->ref));
-	unsigned slot = ref_key_pool(&b->ref, k), dice = (unsigned)rng_below(g, 10000);
+	unsigned slot, dice = (unsigned)rng_below(g, 10000);
 
+	/* The last pool is the ephemeral one. */
+	if (b->sim->cache && rng_below(g, 4)) {
+		k = ref_keys(&b->ref) - 1 - k % (b->ref.cfg.objects * b->ref.cfg.indices);
+		if (dice >= 9300 && rng_below(g, 8))
+			dice = 0;
+	}
+	slot = ref_key_pool(&b->ref, k);
 	if (b->sim->hammer && dice >= 6500 && dice < 9970 && rng_below(g, 8))
 		dice = 0;
 	if (b->grants && !rng_below(g, 20) && grant_ask(b))

@@ -34,6 +34,7 @@ struct options {
 struct totals {
 	uint64_t grants_kept, granted_puts, granted_short, seeds, failed, puts, refused, gets,
 		misses, lost, timeouts, flushes, events, checks, virtual_ns, faults[FAULTS];
+	uint64_t ephemeral_spilled, ephemeral_dropped, ephemeral_kept;
 };
 
 static void add(struct totals *t, const struct sim *sim)
@@ -42,6 +43,9 @@ static void add(struct totals *t, const struct sim *sim)
 	t->grants_kept += sim->grants_kept;
 	t->granted_puts += sim->granted_puts;
 	t->granted_short += sim->granted_short;
+	t->ephemeral_spilled += sim->ephemeral_spilled;
+	t->ephemeral_dropped += sim->ephemeral_dropped;
+	t->ephemeral_kept += sim->ephemeral_kept;
 	t->puts += sim->puts;
 	t->refused += sim->refused;
 	t->gets += sim->gets;
@@ -79,13 +83,13 @@ static int run_job(const struct options *opt, unsigned job, struct totals *t)
 				"replay: fallow-sim --start %" PRIu64 " --seeds 1\n",
 				seed, (double)sim.now_ns / 1e9, sim.error, seed);
 		}
-		add(t, &sim);
 		if (opt->verbose)
 			printf("seed %" PRIu64 ": hash %016" PRIx64 ", %" PRIu64 " events, %" PRIu64
 			       " calls, %.1f s\n",
 				seed, sim.hash, sim.events, sim.puts + sim.gets + sim.flushes,
 				(double)sim.now_ns / 1e9);
 		sim_fini(&sim);
+		add(t, &sim);
 	}
 	rmdir(dir);
 	fflush(stdout);
@@ -107,8 +111,10 @@ static int print_totals(const struct options *opt, const struct totals *all)
 	       ", lost %" PRIu64 ", timed out %" PRIu64 "), flushes %" PRIu64 "\n ",
 		t.puts, t.refused, t.gets, t.misses, t.lost, t.timeouts, t.flushes);
 	printf(" grants kept %" PRIu64 ", puts to such pools %" PRIu64
-	       ", refused while room was short %" PRIu64 "\n  faults:",
-		t.grants_kept, t.granted_puts, t.granted_short);
+	       ", refused while room was short %" PRIu64 "\n  ephemeral segments copied %" PRIu64
+	       ", copies dropped %" PRIu64 ", pages kept, being read %" PRIu64 "\n  faults:",
+		t.grants_kept, t.granted_puts, t.granted_short, t.ephemeral_spilled,
+		t.ephemeral_dropped, t.ephemeral_kept);
 	for (unsigned f = 0; f < FAULTS; f++)
 		printf("%s %s %" PRIu64, f ? "," : "", sim_fault_names[f], t.faults[f]);
 	putchar('\n');

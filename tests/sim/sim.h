@@ -180,6 +180,7 @@ struct backend {
 	struct data_path data[SIM_DONORS];
 	uint64_t tick_at_ns;
 	struct engine_config cfg;
+	_Atomic uint64_t want_since_ns[SIM_LANES];
 	struct lane lane[SIM_LANES];
 	struct ref ref;
 	struct engine_quota quota[SIM_ACCOUNTS];
@@ -231,12 +232,14 @@ struct sim {
 	uint64_t next_check_ns, next_heal_ns, next_deep_ns;
 	bool tame;	     /* donors are destroyed one at a time */
 	bool hammer;	     /* far more is put than there is room for */
+	bool cache;	     /* most calls go to an ephemeral pool */
 	bool ample;	     /* the donors have room for every copy */
 	uint64_t hash;	     /* of everything that happened, to compare replays */
 	bool quiet;	     /* no fault any more */
 	uint64_t trouble_ns; /* gets may time out until then */
 	uint64_t faults[FAULTS];
 	uint64_t grants_kept, granted_puts, granted_short;
+	uint64_t ephemeral_spilled, ephemeral_dropped, ephemeral_kept;
 	uint64_t puts, refused, gets, misses, lost, timeouts, flushes, events, checks;
 	char error[1024];
 };

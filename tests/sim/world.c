@@ -22,6 +22,7 @@ static void choose(struct sim *sim)
 	unsigned regions = rng_below(g, 5) ? SIM_REGIONS : 4;
 
 	sim->hammer = !rng_below(g, 3);
+	sim->cache = !rng_below(g, 3);
 	if (sim->hammer)
 		regions = 4;
 	sim->cfg.backends = SIM_BACKENDS;

@@ -312,6 +312,28 @@ static void test_adoption(void **state)
 	pools_delete(p);
 }
 
+/* Asked for from inside only: no flag that a client sends means it. */
+static void test_spill(void **state)
+{
+	struct lanes l;
+	struct pools *p = registry(&l, 1);
+	struct pools_request r = request("disk:a", "a");
+	uint32_t id, again;
+	r.spill = true;
+	assert_int_equal(open_now(p, r, &id), 0);
+	assert_int_equal(l.desc.flags, ENGINE_POOL_SPILL);
+	assert_int_equal(open_now(p, r, &again), 0);
+	assert_int_equal(again, id);
+	r.spill = false;
+	assert_int_equal(open_now(p, r, &again), -EEXIST);
+	r.flags = ENGINE_POOL_SPILL;
+	assert_int_equal(open_now(p, r, &again), -EINVAL);
+	r.flags = ENGINE_POOL_PERSISTENT;
+	r.spill = true;
+	assert_int_equal(open_now(p, r, &again), -EINVAL);
+	pools_delete(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -322,6 +344,7 @@ int main(void)
 		cmocka_unit_test(test_ids_never_again),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_adoption),
+		cmocka_unit_test(test_spill),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
