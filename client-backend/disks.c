@@ -308,6 +308,7 @@ static void pool_ask(struct disk *k)
 		.account = account,
 		.session = none,
 		.flags = k->source ? 0 : ENGINE_POOL_PERSISTENT,
+		.spill = k->source,
 		.name = k->shared ? "cache" : k->cfg.name,
 		.uuid = none,
 		.secret = none,

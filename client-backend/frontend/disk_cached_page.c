@@ -321,10 +321,8 @@ static void page_fill(struct cache_lane *cl, struct cache_slot *s, struct disk_c
 	uint32_t bytes = page_bytes(cl, s->page);
 
 	memset(s->bounce + bytes, 0, ENGINE_PAGE_BYTES - bytes);
-	int r = engine_put(cl->lane->engine, &k, s->bounce, &s->req);
+	int r = engine_put(cl->lane->engine, &k, s->bounce, NULL);
 
-	if (r == -EINPROGRESS)
-		engine_cancel(cl->lane->engine, &s->req);
 	stat_add(r ? &st->refused : &st->fills, 1);
 }
 
