@@ -582,7 +582,7 @@ static int image_make(const struct image_options *o, struct nbd_handle *h, struc
 int image_nbd_open(const struct image_options *o, struct image **out, char *err, size_t err_bytes)
 {
 	char why[256];
-	struct image_nbd *n;
+	struct image_nbd *n = NULL;
 	struct nbd_handle *h =
 		link_up(o->where, env_now_ns(&env_system) + OPEN_LIMIT_NS, NULL, why, sizeof(why));
 
