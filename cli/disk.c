@@ -25,7 +25,7 @@ static const char usage_text[] =
 	"Settings are those of a disk in fallowd's configuration (fallowd --help-config):\n"
 	"  --kind --socket --mode --queues --copies --codec --disk --account --quota --weight "
 	"--serial\n"
-	"  of cached disks: --readonly --direct --cache_writes --keep\n"
+	"  of cached disks: --base --readonly --direct --cache_writes --keep\n"
 	"Options: --http WHERE, --json, as for all commands. Changes go over fallowd's "
 	"http.socket.\n";
 

@@ -254,6 +254,10 @@ static const struct config_field guest_disk_fields[] = {
 		"change."),
 	CONFIG_TEXT(fallowd_disk_config, "image", image, CONFIG_STRING, "", CONFIG_MAY_BE_EMPTY,
 		"Of a cached disk: the path of a raw file or a block device, or an NBD URI."),
+	CONFIG_TEXT(fallowd_disk_config, "base", base, CONFIG_PATH, "", CONFIG_MAY_BE_EMPTY,
+		"Of a cached disk whose image is the NBD URI of `qemu-nbd --allocation-depth`: "
+		"path "
+		"of the raw file that the image has as its backing file. Clones share its cache."),
 	CONFIG_VALUE(fallowd_disk_config, "readonly", readonly, CONFIG_BOOL, "false", 0, 0,
 		"Of a cached disk: it is only read. Such disks of the same image share one cache."),
 	CONFIG_VALUE(fallowd_disk_config, "direct", direct, CONFIG_BOOL, "true", 0, 0,
@@ -366,6 +370,10 @@ static int check_disk(const void *cfg, char *path, size_t path_bytes, char *err,
 		FAIL("size", "must be a multiple of 4KiB, and not 0");
 	if (d->kind == FALLOWD_DISK_CACHED && !d->image[0])
 		FAIL("image", "must be given for a cached disk");
+	if (d->base[0] && (d->kind != FALLOWD_DISK_CACHED || strncmp(d->image, "nbd", 3)))
+		FAIL("base", "is for images behind an NBD server only");
+	if (d->base[0] && d->readonly)
+		FAIL("base", "is for disks that are written, too: leave out readonly");
 	if (d->kind == FALLOWD_DISK_CACHED && d->size_bytes)
 		FAIL("size", "is that of the image: leave it out");
 	return 0;

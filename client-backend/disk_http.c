@@ -125,9 +125,9 @@ static void pages_put(struct daemon *d, const struct disk_swap *s, json_t *o)
 }
 
 /* The names of pages.hits are those of a swap disk; "disk" is the image. */
-static void cache_put(struct daemon *d, const struct disks_info *i, json_t *o)
+static void cache_put(
+	struct daemon *d, const struct disks_info *i, const struct disk_cached *c, json_t *o)
 {
-	const struct disk_cached *c = disk_service_cached(i->service);
 	const struct image *image = disk_cache_image(disk_cached_cache(c));
 	json_t *p = json_object(), *hits = json_object(), *m = json_object();
 
@@ -152,6 +152,19 @@ static void cache_put(struct daemon *d, const struct disks_info *i, json_t *o)
 	put(m, "written_bytes", CACHED_SUM(d, c, image_bytes_written));
 	put(m, "errors", CACHED_SUM(d, c, image_errors));
 	json_object_set_new(o, "image_io", m);
+}
+
+static void cached_put(struct daemon *d, const struct disks_info *i, json_t *o)
+{
+	const struct disk_cached *c = disk_service_cached(i->service);
+
+	cache_put(d, i, c, o);
+	if (disk_cached_base(c)) {
+		json_t *b = json_object();
+
+		cache_put(d, i, disk_cached_base(c), b);
+		json_object_set_new(o, "base_cache", b);
+	}
 }
 
 static void guest_put(struct daemon *d, const struct vhost_server *s, json_t *o)
@@ -208,7 +221,7 @@ static json_t *disk_json(struct daemon *d, const struct disks_info *i)
 	requests_put(d, disk_service_blk(i->service), o);
 	latencies_put(d, disk_service_blk(i->service), o);
 	if (disk_service_cached(i->service))
-		cache_put(d, i, o);
+		cached_put(d, i, o);
 	else
 		pages_put(d, disk_service_swap(i->service), o);
 	guest_put(d, disk_service_server(i->service), o);
@@ -402,6 +415,12 @@ static uint64_t line_value(
 				   : c		  ? (const char *)disk_cached_stats(c, i)
 				       : (const char *)disk_swap_stats(disk_service_swap(s), i);
 		n += stat_get((const stat_t *)(const void *)(base + offset));
+		/* What a clone reads of its base is the clone's, too. */
+		if (l->source && c && disk_cached_base(c))
+			n += stat_get(
+				(const stat_t *)(const void *)((const char *)disk_cached_stats(
+								       disk_cached_base(c), i) +
+							       offset));
 	}
 	return n;
 }

@@ -13,13 +13,14 @@
 
 struct disk_service {
 	struct disk_swap *swap;
-	struct disk_share *share;
+	struct disk_share *share, *base; /* base: of a clone */
 	struct disk_cached *cached;
 	struct blk *blk;
 	struct vhost_server *server;
 	void (*lanes_detach)(void *ctx, struct disk_cache *cache, struct backend_call *call);
 	void *ops_ctx;
-	bool last; /* nobody else has the cache */
+	bool last, base_last; /* nobody else has the cache */
+	bool base_left;
 	struct backend_call stop, *whole;
 };
 
@@ -37,6 +38,8 @@ static void service_free(struct disk_service *s)
 	disk_cached_delete(s->cached);
 	if (s->share && s->last)
 		disk_share_delete(s->share);
+	if (s->base && s->base_last)
+		disk_share_delete(s->base);
 	free(s);
 }
 
@@ -69,12 +72,18 @@ static int cached_open(
 			return r;
 		}
 	}
-	int r = disk_share_take(cfg, &s->share, err, err_bytes);
+	struct disk_source *source = cfg->source;
+	int r = disk_share_take(cfg, cfg->pool, source, &s->share, err, err_bytes);
+	if (!r && source->base)
+		r = disk_share_take(cfg, source->base_pool, source->base, &s->base, err, err_bytes);
 	if (r < 0)
 		return r;
-	r = disk_cached_new(s->share->cache, cfg->env, &s->cached);
+	r = disk_cached_new(s->share->cache, s->base ? s->base->cache : NULL, source->own, cfg->env,
+		&s->cached);
 	if (r < 0)
 		snprintf(err, err_bytes, "not enough memory");
+	else
+		source->own = NULL;
 	return r;
 }
 
@@ -132,6 +141,8 @@ int disk_service_new(const struct disk_service_config *cfg, struct disk_service 
 	if (r < 0) {
 		if (s->share)
 			s->last = disk_share_leave(s->share);
+		if (s->base)
+			s->base_last = disk_share_leave(s->base);
 		service_free(s);
 		return r;
 	}
@@ -146,6 +157,13 @@ static void on_detached(struct backend_call *call, int status, uint64_t value)
 	struct disk_service *s =
 		(struct disk_service *)((char *)call - offsetof(struct disk_service, stop));
 	struct backend_call *whole = s->whole;
+
+	if (!status && s->base && !s->base_left) {
+		s->base_left = true;
+		s->base_last = disk_share_leave(s->base);
+		s->lanes_detach(s->ops_ctx, s->base_last ? s->base->cache : NULL, &s->stop);
+		return;
+	}
 
 	/* A lane that could not be asked may still have a pointer to it. */
 	if (status < 0)

@@ -13,13 +13,13 @@ static void on_beat(evutil_socket_t fd, short what, void *arg)
 	disk_stamp_beat(((struct disk_share *)arg)->stamp, disk_stamp_now_ns());
 }
 
-static int stamp_start(const struct disk_service_config *cfg, struct disk_share *s,
+static int stamp_start(const struct disk_service_config *cfg, uint32_t pool, struct disk_share *s,
 	const struct image_identity *is, char *err, size_t err_bytes)
 {
 	bool fresh;
 	char path[320];
 
-	disk_source_stamp_path(cfg->runtime_dir, cfg->pool, path);
+	disk_source_stamp_path(cfg->runtime_dir, pool, path);
 	int r = disk_stamp_open(path, &s->stamp, &fresh);
 	if (r < 0) {
 		s->stamp = NULL;
@@ -43,13 +43,13 @@ static void share_free(struct disk_share *s)
 	free(s);
 }
 
-static int share_new(
-	const struct disk_service_config *cfg, struct disk_share **out, char *err, size_t err_bytes)
+static int share_new(const struct disk_service_config *cfg, uint32_t pool,
+	struct disk_source *source, struct disk_share **out, char *err, size_t err_bytes)
 {
-	struct disk_cache_config cc = {.pool = cfg->pool,
+	struct disk_cache_config cc = {.pool = pool,
 		.lanes = cfg->lanes,
 		.lane = cfg->lane,
-		.image = cfg->source->image,
+		.image = source->image,
 		.cache_writes = cfg->disk->cache_writes};
 	struct disk_share *s = calloc(1, sizeof(*s));
 
@@ -60,8 +60,8 @@ static int share_new(
 		free(s);
 		return r;
 	}
-	cfg->source->image = NULL;
-	r = stamp_start(cfg, s, &cfg->source->identity, err, err_bytes);
+	source->image = NULL;
+	r = stamp_start(cfg, pool, s, &source->identity, err, err_bytes);
 	if (r < 0) {
 		share_free(s);
 		return r;
@@ -73,15 +73,15 @@ static int share_new(
 	return 0;
 }
 
-int disk_share_take(
-	const struct disk_service_config *cfg, struct disk_share **out, char *err, size_t err_bytes)
+int disk_share_take(const struct disk_service_config *cfg, uint32_t pool,
+	struct disk_source *source, struct disk_share **out, char *err, size_t err_bytes)
 {
 	struct disk_share *s = *cfg->shares;
 
-	while (s && disk_cache_pool(s->cache) != cfg->pool)
+	while (s && disk_cache_pool(s->cache) != pool)
 		s = s->next;
 	if (!s) {
-		int r = share_new(cfg, &s, err, err_bytes);
+		int r = share_new(cfg, pool, source, &s, err, err_bytes);
 		if (r < 0)
 			return r;
 	}

@@ -18,8 +18,8 @@ struct disk_share {
 
 /* The one of this pool, made if there is none yet: it takes source->image then. 0, or a negative
  * errno with one sentence in err. */
-int disk_share_take(const struct disk_service_config *cfg, struct disk_share **out, char *err,
-	size_t err_bytes);
+int disk_share_take(const struct disk_service_config *cfg, uint32_t pool,
+	struct disk_source *source, struct disk_share **out, char *err, size_t err_bytes);
 /* True: it was the last; nothing of it is under way in any lane, so that it may be ended. */
 bool disk_share_leave(struct disk_share *s);
 /* After the last one left: stamps the image and closes it. */

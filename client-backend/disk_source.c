@@ -20,8 +20,8 @@ static void pool_owner_set(struct disk_source *s)
 		(unsigned long long)h.high64, (unsigned long long)h.low64);
 }
 
-int disk_source_open(const struct fallowd_disk_config *c, unsigned lanes, struct disk_source **out,
-	char *err, size_t err_bytes)
+static int source_open(const struct fallowd_disk_config *c, unsigned lanes,
+	struct disk_source **out, char *err, size_t err_bytes)
 {
 	struct image_options o = {
 		.where = c->image, .readonly = c->readonly, .direct = c->direct, .lanes = lanes};
@@ -49,10 +49,44 @@ int disk_source_open(const struct fallowd_disk_config *c, unsigned lanes, struct
 	return 0;
 }
 
+static int base_open(struct disk_source *s, const struct fallowd_disk_config *c, unsigned lanes,
+	char *err, size_t err_bytes)
+{
+	struct fallowd_disk_config b = *c;
+
+	snprintf(b.image, sizeof(b.image), "%s", c->base);
+	b.readonly = true;
+	int r = source_open(&b, lanes, &s->base, err, err_bytes);
+	if (!r && !s->base->identity.trusted) {
+		snprintf(err, err_bytes, "the base %.180s is no file", c->base);
+		r = -EINVAL;
+	}
+	return r ? r
+		 : image_depth_read(c->image, s->identity.size_bytes, c->base,
+			   s->base->identity.size_bytes, &s->own, err, err_bytes);
+}
+
+int disk_source_open(const struct fallowd_disk_config *c, unsigned lanes, struct disk_source **out,
+	char *err, size_t err_bytes)
+{
+	int r = source_open(c, lanes, out, err, err_bytes);
+
+	if (!r && c->base[0]) {
+		r = base_open(*out, c, lanes, err, err_bytes);
+		if (r < 0) {
+			disk_source_close(*out);
+			*out = NULL;
+		}
+	}
+	return r;
+}
+
 void disk_source_close(struct disk_source *s)
 {
 	if (!s)
 		return;
+	disk_source_close(s->base);
+	free(s->own);
 	image_close(s->image);
 	free(s);
 }

@@ -15,6 +15,11 @@ struct disk_source {
 	/* Shared: "image:" and a hash of the identity, with the image's times: who changed the
 	 * image finds another pool. */
 	char pool_owner[ENGINE_NAME_BYTES];
+	/* Of a clone: its base, shared, with its pool once that is there; and which pages are not
+	 * the base's, NULL once a service has it. */
+	struct disk_source *base;
+	uint32_t base_pool;
+	uint64_t *own;
 };
 
 /* Control thread; blocks for a moment. err gets one sentence on failure; the errors are those of

@@ -224,6 +224,8 @@ static void on_stale_destroyed(struct backend_call *call, int status, uint64_t v
 /* Another disk that uses the same pool. */
 static bool pool_in_use(const struct disk *k)
 {
+	if (!k->shared)
+		return false;
 	for (unsigned i = 0; i < DISKS_MAX; i++) {
 		const struct disk *o = &k->disks->disk[i];
 
@@ -285,6 +287,20 @@ static void on_opened(struct backend_call *call, int status, uint64_t value)
 	d->ops->reserve(d->ctx, k->pool, k->cfg.size_bytes / ENGINE_PAGE_BYTES, &k->reserve);
 }
 
+static void on_base_opened(struct backend_call *call, int status, uint64_t value)
+{
+	struct disk *k = (struct disk *)((char *)call - offsetof(struct disk, call));
+
+	if (status || k->disks->stop_call) {
+		disk_fail(k, status,
+			status == -EPERM ? "its account may not have such pools"
+					 : strerror(-status));
+		return;
+	}
+	k->base_pool = k->source->base_pool = (uint32_t)value;
+	pool_ask(k);
+}
+
 /* Whose pool it is: a disk's own, or that of an image that others read, too. */
 static void pool_ask(struct disk *k)
 {
@@ -292,9 +308,12 @@ static void pool_ask(struct disk *k)
 	struct disks *d = k->disks;
 	char owner[ENGINE_NAME_BYTES];
 	unsigned account;
+	bool base = k->source && k->source->base && !k->base_pool;
 
 	k->shared = k->source && k->source->shared;
-	if (k->shared)
+	if (base)
+		snprintf(owner, sizeof(owner), "%s", k->source->base->pool_owner);
+	else if (k->shared)
 		snprintf(owner, sizeof(owner), "%s", k->source->pool_owner);
 	else
 		snprintf(owner, sizeof(owner), DISKS_OWNER_PREFIX "%s", k->cfg.name);
@@ -309,7 +328,7 @@ static void pool_ask(struct disk *k)
 		.session = none,
 		.flags = k->source ? 0 : ENGINE_POOL_PERSISTENT,
 		.spill = k->source,
-		.name = k->shared ? "cache" : k->cfg.name,
+		.name = base || k->shared ? "cache" : k->cfg.name,
 		.uuid = none,
 		.secret = none,
 		.codec = (uint8_t)k->cfg.codec,
@@ -317,7 +336,7 @@ static void pool_ask(struct disk *k)
 		.disk = (uint8_t)(k->source ? POOLS_DISK_NEVER : k->cfg.disk)};
 	k->state = DISKS_OPENING;
 	k->busy = true;
-	k->call.done = on_opened;
+	k->call.done = base ? on_base_opened : on_opened;
 	pools_open(d->pools, &q, &k->call);
 }
 
@@ -339,6 +358,7 @@ static void disk_start(struct disk *k)
 			return;
 		}
 		k->serve.size_bytes = k->source->identity.size_bytes;
+		k->base_pool = 0;
 	}
 	pool_ask(k);
 }

@@ -18,6 +18,7 @@ struct disk {
 	struct fallowd_disk_config cfg;	  /* as it was given */
 	struct fallowd_disk_config serve; /* with defaults filled in */
 	uint32_t pool, kept_pool;
+	uint32_t base_pool;	    /* of a clone, as long as it needs it; 0: none */
 	bool shared;		    /* the pool is that of an image, see disk_source.h */
 	struct disk_source *source; /* opened, and no service has it yet */
 	uint64_t stale_drops;

@@ -118,7 +118,7 @@ void disks_orphans_destroy(struct disks *d)
 static bool pool_has_disk(const struct disks *d, uint32_t pool)
 {
 	for (unsigned i = 0; i < DISKS_MAX; i++)
-		if (d->disk[i].used && d->disk[i].pool == pool)
+		if (d->disk[i].used && (d->disk[i].pool == pool || d->disk[i].base_pool == pool))
 			return true;
 	return false;
 }

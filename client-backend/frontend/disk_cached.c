@@ -93,23 +93,47 @@ void disk_cache_detach(struct disk_cache *c, struct disk_lane *l)
 		i->ops->detach(i, l->images);
 }
 
-int disk_cached_new(struct disk_cache *c, const struct env *env, struct disk_cached **out)
+static struct disk_cached *view_new(struct disk_cache *c, const struct env *env)
 {
 	struct disk_cached *d =
 		calloc(1, sizeof(*d) + c->cfg.lanes * sizeof(struct disk_cached_stats));
 
 	if (!d)
-		return -ENOMEM;
+		return NULL;
 	d->head = (struct disk_store){
 		.run = disk_cached_run, .pool = c->cfg.pool, .one_lane = c->cfg.image->one_lane};
 	d->cache = c;
 	d->env = env;
+	return d;
+}
+
+int disk_cached_new(struct disk_cache *c, struct disk_cache *base, uint64_t *own,
+	const struct env *env, struct disk_cached **out)
+{
+	struct disk_cached *d = view_new(c, env);
+
+	if (d && base)
+		d->base = view_new(base, env);
+	if (!d || (base && !d->base)) {
+		free(d);
+		return -ENOMEM;
+	}
+	d->own = own;
 	*out = d;
 	return 0;
 }
 
+const struct disk_cached *disk_cached_base(const struct disk_cached *d)
+{
+	return d->base;
+}
+
 void disk_cached_delete(struct disk_cached *d)
 {
+	if (!d)
+		return;
+	free(d->base);
+	free(d->own);
 	free(d);
 }
 

@@ -15,6 +15,11 @@
  * (disk_cached): a page that two of them miss is read once. Requests of the same page go one after
  * the other, of whatever disk.
  *
+ * A clone is a disk whose image holds only what differs from a base, as a qcow2 with a backing file
+ * does. Pages that are the base's are read through the base's cache, which all its clones share; a
+ * page that is written becomes the disk's own, for good. What is put into the base's cache was read
+ * from the base itself.
+ *
  * Each lane has DISK_CACHE_PAGES bounce pages for each cache, so that an image that hangs stops
  * nobody else.
  */
@@ -54,12 +59,19 @@ struct disk_cached_stats {
 	struct hist image_read_ns;
 };
 
-/* Control thread. The cache outlives it. -ENOMEM. */
-int disk_cached_new(struct disk_cache *c, const struct env *env, struct disk_cached **out);
+/*
+ * Control thread. The caches outlive it. base: NULL for none; own: a bit for each page of the disk,
+ * set where it is not the base's; the disk's from now on, freed with free(). Beyond the end of the
+ * base all must be set. -ENOMEM.
+ */
+int disk_cached_new(struct disk_cache *c, struct disk_cache *base, uint64_t *own,
+	const struct env *env, struct disk_cached **out);
 /* Nothing of it is under way. */
 void disk_cached_delete(struct disk_cached *d);
 struct disk_cache *disk_cached_cache(const struct disk_cached *d);
 const struct disk_cached_stats *disk_cached_stats(const struct disk_cached *d, unsigned lane);
+/* What it reads of its base; NULL: it has none. */
+const struct disk_cached *disk_cached_base(const struct disk_cached *d);
 /* store: a struct disk_cached */
 extern const struct blk_store_ops disk_cached_ops;
 

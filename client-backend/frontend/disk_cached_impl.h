@@ -12,7 +12,8 @@
 /* A page under way with its bounce page; or a range that is being zeroed, or a flush, without. */
 struct cache_slot {
 	struct engine_req req;
-	struct image_io io; /* of the first slot of a run */
+	struct disk_sub sub; /* of pages that are the base's */
+	struct image_io io;  /* of the first slot of a run */
 	struct cache_lane *lane;
 	struct disk_part *part; /* NULL: its request was answered */
 	uint64_t offset;	/* on the image */
@@ -51,6 +52,8 @@ struct disk_cached {
 	struct disk_store head; /* first */
 	struct disk_cache *cache;
 	const struct env *env;
+	struct disk_cached *base;	  /* the base, as this disk sees it; NULL: none */
+	uint64_t *own;			  /* of each page: not the base's; its lane writes it */
 	struct disk_cached_stats stats[]; /* by lane */
 };
 

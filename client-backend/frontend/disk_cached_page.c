@@ -212,11 +212,35 @@ static void pages_drop(struct cache_lane *cl, struct cache_slot *s)
 	}
 }
 
+/* Whether a page of a clone is still the base's. */
+static bool page_of_base(const struct disk_cached *d, uint64_t page)
+{
+	return d->base && !(d->own[page / 64] >> page % 64 & 1);
+}
+
+static void on_base_done(struct disk_sub *sub, int status, enum blk_tier tier);
+
+static int base_read(struct cache_lane *cl, struct cache_slot *s)
+{
+	s->sub = (struct disk_sub){.store = &cached_of(s->part)->base->head,
+		.g = s->part->g,
+		.page = s->page,
+		.pages = s->pages,
+		.done = on_base_done};
+	disk_lane_sub(cl->lane, &s->sub);
+	return -EINPROGRESS;
+}
+
 static int page_start(struct cache_lane *cl, struct cache_slot *s)
 {
 	struct blk_range *g = s->part->g;
+	struct disk_cached *d = cached_of(s->part);
 	struct engine_key k = key_of(cl, s->page);
 
+	if (g->op == BLK_READ && page_of_base(d, s->page))
+		return base_read(cl, s);
+	for (uint32_t i = 0; g->op != BLK_READ && d->base && i < s->pages; i++)
+		d->own[(s->page + i) / 64] |= 1ull << (s->page + i) % 64;
 	if (g->op == BLK_READ) {
 		s->req.tier = ENGINE_TIER_LOCAL;
 		int r = engine_get(cl->lane->engine, &k, s->bounce, &s->req);
@@ -298,6 +322,19 @@ static void on_get_done(struct engine_req *req, int status)
 
 	if (page_got(s->lane, s, status) != -EINPROGRESS)
 		slots_drive(s->lane, slot_end(s->lane, s));
+}
+
+/* The base has given the pages to the guest. */
+static void on_base_done(struct disk_sub *sub, int status, enum blk_tier tier)
+{
+	struct cache_slot *s =
+		(struct cache_slot *)((char *)sub - offsetof(struct cache_slot, sub));
+	struct cache_lane *cl = s->lane;
+
+	if (tier > s->part->tier)
+		s->part->tier = tier;
+	part_end(cl, s, status);
+	slots_drive(cl, slot_end(cl, s));
 }
 
 /* Those who wait to read the page that is in this slot have it now. */
@@ -386,14 +423,20 @@ static void flush_start(struct cache_lane *cl, struct disk_part *p)
 	io_submit(cl, s);
 }
 
-/* How many pages from here on are zeroed at once: nobody has them, and they are this lane's. */
-static uint32_t pages_idle(struct cache_lane *cl, const struct disk_part *p)
+/* How many pages from here on go together: to be zeroed, or read from the base. Nobody has them,
+ * and they are this lane's. */
+static uint32_t pages_together(struct cache_lane *cl, const struct disk_part *p)
 {
+	const struct disk_cached *d = cached_of(p);
 	uint64_t end = (p->page / DISK_CHUNK_PAGES + 1) * DISK_CHUNK_PAGES;
-	uint32_t n = 0;
+	bool zero = p->g->op == BLK_ZERO;
+	uint32_t n = 1;
 
 	end = p->end < end ? p->end : end;
-	while (p->page + n < end && !page_busy(cl, (uint32_t)p->page + n))
+	if (!zero && !(p->g->op == BLK_READ && page_of_base(d, p->page)))
+		return 1;
+	while (p->page + n < end && !page_busy(cl, (uint32_t)p->page + n) &&
+		(zero || page_of_base(d, p->page + n)))
 		n++;
 	return n;
 }
@@ -405,7 +448,7 @@ static void pages_submit(struct cache_lane *cl, struct disk_part *p)
 	uint64_t stop = g->offset + g->bytes;
 
 	s->page = (uint32_t)p->page;
-	s->pages = g->op == BLK_ZERO && !busy ? pages_idle(cl, p) : 1;
+	s->pages = busy ? 1 : pages_together(cl, p);
 	s->offset = p->page * ENGINE_PAGE_BYTES;
 	uint64_t end = s->offset + (uint64_t)s->pages * ENGINE_PAGE_BYTES;
 	s->offset = s->offset < g->offset ? g->offset : s->offset;

@@ -19,9 +19,24 @@ struct disk_part {
 	uint32_t under_way; /* pages started and not ended; and 1 while parts_run() holds it */
 	int status;	    /* the first that went wrong */
 	enum blk_tier tier;
-	uint8_t from; /* the lane that asked */
+	uint8_t from;	      /* the lane that asked */
+	struct disk_sub *sub; /* NULL: for a range */
 	struct blk_cursor cursor;
 	struct disk_part *next; /* of a queue or the unused */
+};
+
+/*
+ * Pages of a range that another store has, for one that is being worked on: a part of a part. It
+ * needs no sub of its own, so with credits of their own they cannot wait for each other in a
+ * circle.
+ */
+struct disk_sub {
+	struct disk_store *store;
+	struct blk_range *g;
+	uint32_t page, pages; /* of one lane */
+	/* On the lane that asked. */
+	void (*done)(struct disk_sub *s, int status, enum blk_tier tier);
+	struct disk_sub *next;
 };
 
 struct disk_queue {
@@ -102,11 +117,13 @@ struct disk_slot {
 struct disk_part_msg {
 	struct disk_store *store;
 	struct blk_range *g;
+	struct disk_sub *sub; /* NULL: all of the range that is the lane's */
 	uint32_t from;
 };
 
 struct disk_done_msg {
 	struct blk_range *g;
+	struct disk_sub *sub;
 	int status;
 	uint16_t tier;
 	uint16_t by; /* the lane whose credit comes back */
@@ -123,7 +140,9 @@ struct disk_lane {
 	struct disk_lane_stats stats;
 
 	/* lane thread only */
-	unsigned credit[BLK_MAX_LANES];		  /* parts that may still be sent to it */
+	unsigned credit[BLK_MAX_LANES]; /* parts that may still be sent to it */
+	unsigned sub_credit[BLK_MAX_LANES];
+	struct disk_sub *sub_pending;		  /* without a credit yet */
 	struct blk_range *pending, **pending_end; /* with lanes to which no part was sent yet */
 	bool pending_retry;
 	struct disk_queue run;	/* with pages to start */
@@ -150,6 +169,8 @@ unsigned disk_swap_run(
 void disk_left_run(struct disk_lane *l);
 /* disk_lane.c: there is room for the parts of this queue: before the others, in order. */
 void disk_lane_resume(struct disk_lane *l, struct disk_queue *q);
+/* disk_lane.c: starts it at the lane that has its pages; it ends later, or before this returns. */
+void disk_lane_sub(struct disk_lane *l, struct disk_sub *s);
 /* disk_lane.c: closes it at the end of the round. */
 void disk_lane_gather(struct disk_lane *l, struct disk_gather *g);
 /* disk_lane.c: the next page of this part that this lane owns; p->end: none. */

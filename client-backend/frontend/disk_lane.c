@@ -43,7 +43,7 @@ static struct blk_range **next_of(struct blk_range *g)
 
 static int rings_init(struct disk_lane *l)
 {
-	uint32_t n = l->lanes * DISK_LANE_CREDITS;
+	uint32_t n = l->lanes * (DISK_LANE_CREDITS + DISK_SUB_CREDITS);
 	struct epoll_event ev = {.events = EPOLLIN};
 
 	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -84,7 +84,7 @@ int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const st
 	struct disk_lane *l = calloc(1, sizeof(*l));
 	if (!l)
 		return -ENOMEM;
-	uint32_t parts = lanes * DISK_LANE_CREDITS;
+	uint32_t parts = lanes * (DISK_LANE_CREDITS + DISK_SUB_CREDITS);
 	l->lane = lane;
 	l->lanes = lanes;
 	l->engine = engine;
@@ -105,8 +105,10 @@ int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const st
 	}
 	for (unsigned i = 0; i < DISK_LANE_PAGES; i++)
 		slot_init(l, i);
-	for (unsigned i = 0; i < lanes; i++)
+	for (unsigned i = 0; i < lanes; i++) {
 		l->credit[i] = DISK_LANE_CREDITS;
+		l->sub_credit[i] = DISK_SUB_CREDITS;
+	}
 	l->peer[lane] = l;
 	*out = l;
 	return 0;
@@ -167,18 +169,38 @@ static void range_part_done(
 	blk_range_done(g, s->status, (enum blk_tier)s->tier);
 }
 
+static void sub_done(struct disk_lane *l, const struct disk_done_msg *m)
+{
+	l->sub_credit[m->by]++;
+	if (l->sub_pending)
+		l->pending_retry = true;
+	m->sub->done(m->sub, m->status, (enum blk_tier)m->tier);
+}
+
+static void done_take(struct disk_lane *l, const struct disk_done_msg *m)
+{
+	if (m->sub)
+		sub_done(l, m);
+	else
+		range_part_done(l, m->g, m->status, m->tier, m->by);
+}
+
 /* ---- the lane that owns the pages ---- */
 
-static void part_start(
-	struct disk_lane *l, struct disk_store *store, struct blk_range *g, unsigned from)
+static void part_start(struct disk_lane *l, const struct disk_part_msg *m)
 {
+	struct blk_range *g = m->g;
 	/* There is one for every credit that anybody has. */
 	struct disk_part *p = l->part_unused;
 
 	assert(p);
 	l->part_unused = p->next;
-	*p = (struct disk_part){.store = store, .g = g, .end = 1, .from = (uint8_t)from};
-	if (g->op != BLK_FLUSH) {
+	*p = (struct disk_part){
+		.store = m->store, .g = g, .sub = m->sub, .end = 1, .from = (uint8_t)m->from};
+	if (m->sub) {
+		p->page = m->sub->page;
+		p->end = p->page + m->sub->pages;
+	} else if (g->op != BLK_FLUSH) {
 		p->page = g->offset / ENGINE_PAGE_BYTES;
 		p->end = (g->offset + g->bytes + ENGINE_PAGE_BYTES - 1) / ENGINE_PAGE_BYTES;
 	}
@@ -191,14 +213,17 @@ void disk_part_release(struct disk_lane *l, struct disk_part *p)
 {
 	if (--p->under_way || p->page < p->end)
 		return;
-	struct disk_done_msg m = {
-		.g = p->g, .status = p->status, .tier = (uint16_t)p->tier, .by = (uint16_t)l->lane};
+	struct disk_done_msg m = {.g = p->g,
+		.sub = p->sub,
+		.status = p->status,
+		.tier = (uint16_t)p->tier,
+		.by = (uint16_t)l->lane};
 	unsigned from = p->from;
 
 	p->next = l->part_unused;
 	l->part_unused = p;
 	if (from == l->lane) {
-		range_part_done(l, m.g, m.status, m.tier, l->lane);
+		done_take(l, &m);
 		return;
 	}
 	int r = ring_push(&l->peer[from]->dones, &m);
@@ -250,22 +275,42 @@ static unsigned parts_run(struct disk_lane *l)
 
 /* ---- between them ---- */
 
-static void part_send(struct disk_lane *l, struct blk_range *g, unsigned to)
+static void message_send(struct disk_lane *l, const struct disk_part_msg *m, unsigned to)
 {
-	struct disk_store *store = (struct disk_store *)(uintptr_t)g->store[WORD_STORE];
-
-	l->credit[to]--;
 	if (to == l->lane) {
 		stat_add(&l->stats.parts_local, 1);
-		part_start(l, store, g, l->lane);
+		part_start(l, m);
 		return;
 	}
-	struct disk_part_msg m = {.store = store, .g = g, .from = l->lane};
 	stat_add(&l->stats.parts_sent, 1);
-	int r = ring_push(&l->peer[to]->parts, &m);
+	int r = ring_push(&l->peer[to]->parts, m);
 	/* It holds as many as all lanes have credits there. */
 	assert(!r);
 	(void)r;
+}
+
+static void part_send(struct disk_lane *l, struct blk_range *g, unsigned to)
+{
+	struct disk_part_msg m = {.store = (struct disk_store *)(uintptr_t)g->store[WORD_STORE],
+		.g = g,
+		.from = l->lane};
+
+	l->credit[to]--;
+	message_send(l, &m, to);
+}
+
+void disk_lane_sub(struct disk_lane *l, struct disk_sub *s)
+{
+	unsigned to = disk_page_lane(s->store, s->page, l->lanes);
+	struct disk_part_msg m = {.store = s->store, .g = s->g, .sub = s, .from = l->lane};
+
+	if (!l->sub_credit[to]) {
+		s->next = l->sub_pending;
+		l->sub_pending = s;
+		return;
+	}
+	l->sub_credit[to]--;
+	message_send(l, &m, to);
 }
 
 /* One part to each lane that has pages of it, as far as there is credit. True: all were sent. */
@@ -291,7 +336,15 @@ static bool range_send(struct disk_lane *l, struct blk_range *g)
 static void pending_run(struct disk_lane *l)
 {
 	struct blk_range *g = l->pending;
+	struct disk_sub *s = l->sub_pending;
 
+	l->sub_pending = NULL;
+	while (s) {
+		struct disk_sub *next = s->next;
+
+		disk_lane_sub(l, s);
+		s = next;
+	}
 	l->pending_retry = false;
 	l->pending = NULL;
 	l->pending_end = &l->pending;
@@ -387,9 +440,9 @@ unsigned disk_lane_poll(struct disk_lane *l)
 	unsigned done = 0;
 
 	for (unsigned i = 0; i < MESSAGES_PER_RUN && ring_pop(&l->dones, &end); i++, done++)
-		range_part_done(l, end.g, end.status, end.tier, end.by);
+		done_take(l, &end);
 	for (unsigned i = 0; i < MESSAGES_PER_RUN && ring_pop(&l->parts, &part); i++, done++)
-		part_start(l, part.store, part.g, part.from);
+		part_start(l, &part);
 	if (l->pending_retry) {
 		pending_run(l);
 		done++;

@@ -29,6 +29,7 @@
  *	}
  */
 #define DISK_LANE_CREDITS 64u
+#define DISK_SUB_CREDITS  32u  /* the same for pages that a store has of another */
 #define DISK_LANE_PAGES	  256u /* bounce pages: in the engine at a time, each lane */
 
 /* The keys of a disk's pages: this, 0, 0 and the page's number. */

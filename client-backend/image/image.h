@@ -86,6 +86,16 @@ struct image_options {
  */
 int image_open(const struct image_options *o, struct image **out, char *err, size_t err_bytes);
 
+/*
+ * Which pages of a clone are its own, as QEMU's NBD server tells it (qemu-nbd --allocation-depth):
+ * *own gets a bit for each, set where the page is not wholly the base's; to be freed with free().
+ * Some pages are compared with the base, a file. Control thread; blocks for ten seconds at most.
+ * err gets one sentence on failure. -EINVAL the server does not tell, or the base is another one;
+ * -ECONNREFUSED, -ETIMEDOUT, -EIO, -ENOMEM.
+ */
+int image_depth_read(const char *uri, uint64_t bytes, const char *base, uint64_t base_bytes,
+	uint64_t **own, char *err, size_t err_bytes);
+
 static inline void image_close(struct image *i)
 {
 	if (i)

@@ -15,14 +15,14 @@ root_make() {
 	local root=$IMAGES/root
 	mkdir -p "$root"/{dev,proc,tmp,usr/lib/x86_64-linux-gnu,usr/share}
 	cp -a /usr/bin /usr/sbin "$root/usr/" 2>/dev/null
-	find "$root/usr" -type f -size +8M -delete
+	find "$root/usr" -type f -size +4M -delete
 	find /usr/lib/x86_64-linux-gnu -maxdepth 1 -name '*.so*' -size -4M -exec cp -a -t "$root/usr/lib/x86_64-linux-gnu" {} +
 	cp -a /usr/share/perl5 /usr/share/perl "$root/usr/share/" 2>/dev/null
 	cp -a /usr/lib64 "$root/usr/" 2>/dev/null
 	for link in bin sbin lib lib64; do ln -s "usr/$link" "$root/$link"; done
 	(cd "$root" && find . -type f -exec sha256sum {} + | sort) >"$IMAGES/sums"
 	cp "$IMAGES/sums" "$root/sums"
-	mkfs.ext4 -q -F -d "$root" "$IMAGES/base.img" "$(($(du -sm "$root" | cut -f 1) * 5 / 4 + 32))M" || fail "mkfs"
+	mkfs.ext4 -q -F -d "$root" "$IMAGES/base.img" "$(($(du -sm "$root" | cut -f 1) * 5 / 4 + 32))M" >/dev/null || fail "mkfs"
 	rm -rf "$root"
 }
 root_make
@@ -88,7 +88,7 @@ boot() { # DISK: mounts its root, runs programs of it, reads all of its files; p
 	all_before=$(disk_get "$1" '[.pages.hits[]] | add')
 	image_before=$(disk_get "$1" '.pages.hits.disk')
 	guest_start_with --mib 384 --cpus 2 "$1:2" >/dev/null
-	in_guest 'mount -t ext4 -o ro /dev/vda /mnt && mount -t tmpfs tmp /mnt/tmp && chroot /mnt /usr/bin/perl -e "use POSIX; print 1" &&
+	in_guest 'mount -t ext4 -o ro /dev/vda /mnt && mount -t tmpfs tmp /mnt/tmp && chroot /mnt /usr/bin/perl -e "print 1" &&
 		chroot /mnt /bin/sh -c "ls /usr/bin | sort | wc -l; sha256sum -c --quiet /sums"' >"$T/boot.out" || fail "boot: $(cat "$T/boot.out")"
 	no_errors_seen
 	guest down

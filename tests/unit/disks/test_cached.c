@@ -331,10 +331,9 @@ static void test_crowd(void **state)
 
 /* Requests of any kind and size, kills, and what was not answered once more, as a guest's rings do;
  * the image and what is read must be what was written. */
-static void test_random(void **state)
+static void random_run(struct rig *g)
 {
-	uint64_t rnd = seed * 2 + 1, sectors = RANDOM_PAGES * 8 + 5;
-	struct rig *g = rig_new_cached(3, sectors * 512);
+	uint64_t rnd = seed * 2 + 1, sectors = g->fake->head.size_bytes / 512;
 	uint8_t *want = malloc(sectors * 512), *taken = calloc(1, sectors);
 	struct job {
 		struct call *c;
@@ -344,6 +343,8 @@ static void test_random(void **state)
 	} job[RANDOM_CALLS];
 
 	g->fake->rnd = &rnd;
+	if (g->base_fake)
+		g->base_fake->rnd = &rnd;
 	memcpy(want, g->fake->bytes, sectors * 512);
 	for (unsigned i = 0; i < RANDOM_CALLS; i++)
 		job[i] = (struct job){.c = call_new()};
@@ -363,6 +364,8 @@ static void test_random(void **state)
 		}
 		if (rig_random(&rnd) % 400 == 0) {
 			fake_image_kill(g->fake, &rnd);
+			if (g->base_fake)
+				fake_image_kill(g->base_fake, NULL);
 			rig_crash(g);
 			for (unsigned i = 0; i < RANDOM_CALLS; i++)
 				if (job[i].busy && !job[i].c->done)
@@ -406,6 +409,8 @@ static void test_random(void **state)
 		blk_device_ops.kick(g->blk, lane);
 	}
 	g->fake->rnd = NULL;
+	if (g->base_fake)
+		g->base_fake->rnd = NULL;
 	for (unsigned i = 0; i < RANDOM_CALLS; i++)
 		if (job[i].busy)
 			assert_int_equal(call_wait(g, job[i].c), VIRTIO_BLK_S_OK);
@@ -421,6 +426,61 @@ static void test_random(void **state)
 	rig_delete(g);
 }
 
+static void test_random(void **state)
+{
+	random_run(rig_new_cached(3, (RANDOM_PAGES * 8 + 5) * 512));
+}
+
+/* The base ends within the disk, in the middle of a page. */
+static void test_clone_random(void **state)
+{
+	random_run(rig_new_clone(3, (RANDOM_PAGES * 8 + 5) * 512, 500 * 4096 + 512));
+}
+
+/* Clones read what they did not write through the base's cache, and nothing of theirs gets there.
+ */
+static void test_clone(void **state)
+{
+	struct rig *g = rig_new_clone(3, (uint64_t)PAGES * 4096, (uint64_t)PAGES * 4096);
+	struct call *c = call_new();
+
+	read_check(g, c, 0, CALL_MAX_DATA);
+	assert_int_equal(g->fake->started[IMAGE_READ], 0);
+	assert_true(g->base_fake->started[IMAGE_READ] > 0);
+	unsigned base_reads = g->base_fake->started[IMAGE_READ];
+	read_check(g, c, 0, CALL_MAX_DATA);
+	assert_int_equal(g->base_fake->started[IMAGE_READ], base_reads);
+	/* A page that is being read from the base is written only then. */
+	struct call *w = call_new();
+	g->base_fake->hold = true;
+	start(g, c, VIRTIO_BLK_T_IN, 8000, 16 * 4096);
+	memset(w->data, 0xbb, 4096);
+	start(g, w, VIRTIO_BLK_T_OUT, 8008, 4096);
+	for (unsigned i = 0; i < 10; i++)
+		rig_step(g);
+	assert_false(w->done);
+	g->base_fake->hold = false;
+	assert_int_equal(call_wait(g, c), VIRTIO_BLK_S_OK);
+	assert_memory_equal(c->data, g->base_fake->bytes + 8000 * 512, 16 * 4096);
+	assert_int_equal(call_wait(g, w), VIRTIO_BLK_S_OK);
+	read_check(g, c, 8000, 16 * 4096);
+	assert_int_equal(c->data[4096], 0xbb);
+	/* The rest of a page of which a part was written is the image's, which has it from the
+	 * base. */
+	memset(w->data, 0xcc, 512);
+	assert_int_equal(io(g, w, VIRTIO_BLK_T_OUT, 8021, 512), VIRTIO_BLK_S_OK);
+	read_check(g, c, 8000, 16 * 4096);
+	base_reads = g->base_fake->started[IMAGE_READ];
+	rig_crash(g);
+	read_check(g, c, 8000, 16 * 4096);
+	assert_int_equal(g->base_fake->started[IMAGE_READ], base_reads);
+	for (uint32_t i = 0; i < 512; i++)
+		assert_int_not_equal(g->base_fake->bytes[8008 * 512 + i], 0xbb);
+	call_free(c);
+	call_free(w);
+	rig_delete(g);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -433,6 +493,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_zero),
 		cmocka_unit_test(test_crowd),
 		cmocka_unit_test(test_random),
+		cmocka_unit_test(test_clone),
+		cmocka_unit_test(test_clone_random),
 	};
 
 	seed = argc > 1 ? strtoull(argv[1], NULL, 0)
