@@ -9,10 +9,10 @@
 struct fake_image {
 	struct image head; /* first */
 	uint8_t *bytes;
-	bool hold, hold_sync; /* ios wait; those of IMAGE_SYNC do */
-	int status[4];	      /* what ios of an op end with */
-	unsigned started[4];  /* ios of an op */
-	uint64_t *rnd;	      /* not NULL: ios end late and out of order */
+	bool hold, hold_sync;	     /* ios wait; those of IMAGE_SYNC do */
+	int status[4];		     /* what ios of an op end with */
+	_Atomic unsigned started[4]; /* ios of an op */
+	uint64_t *rnd;		     /* not NULL: ios end late and out of order */
 	struct fake_lane {
 		struct image_source source;
 		struct fake_image *image;
