@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "client-backend/daemon.h"
+#include "client-backend/disk_opening.h"
 #include "client-backend/disk_service.h"
 #include "lib/core/log.h"
 
@@ -59,14 +60,11 @@ static void lanes_detach(void *ctx, struct disk_cache *cache, struct backend_cal
 	lanes_call(ctx, &m, 0, call);
 }
 
-static int op_source_open(void *ctx, const struct fallowd_disk_config *c, struct disk_source **out,
-	char *err, size_t err_bytes)
+static void op_source_open(void *ctx, const struct fallowd_disk_config *c, struct disks_opening *o)
 {
-	int r = disk_source_open(c, ((struct daemon *)ctx)->lanes, out, err, err_bytes);
+	struct daemon *d = ctx;
 
-	if (!r && (*out)->image->notes[0])
-		log_warn("disks", "disk %s: %s: %s", c->name, c->image, (*out)->image->notes);
-	return r;
+	disk_opening_start(d->base, c, d->lanes, o);
 }
 
 static void op_source_close(void *ctx, struct disk_source *s)

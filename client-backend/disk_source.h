@@ -22,7 +22,7 @@ struct disk_source {
 	uint64_t *own;
 };
 
-/* Control thread; blocks for a moment. err gets one sentence on failure; the errors are those of
+/* Any thread; blocks for up to 20 s. err gets one sentence on failure; the errors are those of
  * image_open(). */
 int disk_source_open(const struct fallowd_disk_config *c, unsigned lanes, struct disk_source **out,
 	char *err, size_t err_bytes);

@@ -340,27 +340,43 @@ static void pool_ask(struct disk *k)
 	pools_open(d->pools, &q, &k->call);
 }
 
+static void on_source(struct disks_opening *o, int status, struct disk_source *source)
+{
+	struct disk *k = (struct disk *)((char *)o - offsetof(struct disk, opening));
+
+	if (status < 0 || k->disks->stop_call) {
+		k->source = source;
+		/* An image may come, or be let go. */
+		disk_fail(k, status == -EINVAL || status == -EFBIG ? status : -EAGAIN, o->err);
+		return;
+	}
+	if (source->image->notes[0])
+		log_warn("disks", "disk %s: %s: %s", k->cfg.name, k->cfg.image,
+			source->image->notes);
+	k->source = source;
+	k->serve.size_bytes = source->identity.size_bytes;
+	k->base_pool = 0;
+	pool_ask(k);
+}
+
 static void disk_start(struct disk *k)
 {
 	struct disks *d = k->disks;
-	char err[256];
 
 	int r = defaults_fill(k);
 	if (r < 0) {
 		disk_fail(k, r, "its socket's path would be too long: set another one");
 		return;
 	}
-	if (k->cfg.kind == FALLOWD_DISK_CACHED) {
-		r = d->ops->source_open(d->ctx, &k->serve, &k->source, err, sizeof(err));
-		if (r < 0) {
-			/* An image may come, or be let go. */
-			disk_fail(k, r == -EINVAL || r == -EFBIG ? r : -EAGAIN, err);
-			return;
-		}
-		k->serve.size_bytes = k->source->identity.size_bytes;
-		k->base_pool = 0;
+	if (k->cfg.kind != FALLOWD_DISK_CACHED) {
+		pool_ask(k);
+		return;
 	}
-	pool_ask(k);
+	if (k->command)
+		k->state = DISKS_OPENING;
+	k->busy = true;
+	k->opening.done = on_source;
+	d->ops->source_open(d->ctx, &k->serve, &k->opening);
 }
 
 /* ---- the end of a disk ---- */

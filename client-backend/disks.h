@@ -32,14 +32,22 @@ struct disks;
 struct disk_service; /* what serves one disk */
 struct disk_source;  /* what a cached disk is a cache of */
 
+/* An image that is being opened; the caller's until done(). source: the caller's then. err: one
+ * sentence when status is negative. */
+struct disks_opening {
+	void (*done)(struct disks_opening *o, int status, struct disk_source *source);
+	char err[256];
+};
+
 struct disks_ops {
 	/* Whose account pays: as accounts_of_disk(). */
 	int (*account)(void *ctx, const struct fallowd_disk_config *c, unsigned *account);
 	/* As reserves_set(). */
 	void (*reserve)(void *ctx, uint32_t pool, uint64_t pages, struct reserves_call *call);
-	/* Of a cached disk: opens its image, as disk_source_open(). */
-	int (*source_open)(void *ctx, const struct fallowd_disk_config *c, struct disk_source **out,
-		char *err, size_t err_bytes);
+	/* Of a cached disk: opens its image, as disk_source_open(), within some seconds; then
+	 * o->done(), maybe from inside. c is valid only during the call. */
+	void (*source_open)(
+		void *ctx, const struct fallowd_disk_config *c, struct disks_opening *o);
 	void (*source_close)(void *ctx, struct disk_source *s);
 	/* As disk_source_valid(). */
 	bool (*source_valid)(void *ctx, const struct fallowd_disk_config *c,

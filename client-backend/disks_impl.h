@@ -25,6 +25,7 @@ struct disk {
 	struct disk_service *service;
 	struct backend_call call;
 	struct reserves_call reserve;
+	struct disks_opening opening;
 	char why[256];
 };
 

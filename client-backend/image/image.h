@@ -79,7 +79,7 @@ struct image_options {
 };
 
 /*
- * Control thread; blocks for a second at most while another process ends that had it open, and five
+ * Any thread; blocks for a second at most while another process ends that had it open, and five
  * for an NBD server. err
  * gets one sentence on failure. -EBUSY somebody else uses it; -EINVAL its size or kind; -ENOSYS
  * no support for it in this build; else the errno of what failed.
@@ -89,7 +89,7 @@ int image_open(const struct image_options *o, struct image **out, char *err, siz
 /*
  * Which pages of a clone are its own, as QEMU's NBD server tells it (qemu-nbd --allocation-depth):
  * *own gets a bit for each, set where the page is not wholly the base's; to be freed with free().
- * Some pages are compared with the base, a file. Control thread; blocks for ten seconds at most.
+ * Some pages are compared with the base, a file. Any thread; blocks for ten seconds at most.
  * err gets one sentence on failure. -EINVAL the server does not tell, or the base is another one;
  * -ECONNREFUSED, -ETIMEDOUT, -EIO, -ENOMEM.
  */

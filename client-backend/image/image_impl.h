@@ -9,7 +9,7 @@ int image_nbd_open(const struct image_options *o, struct image **out, char *err,
 int image_file_open(const struct image_options *o, struct image **out, char *err, size_t err_bytes);
 
 /*
- * Control thread; blocks for a second at most. Takes an open file for this process alone, or, read
+ * Any thread; blocks for a second at most. Takes an open file for this process alone, or, read
  * only, for readers alone, until its last descriptor is closed and the kernel has ended what was
  * started through it: so a write of a killed process never comes after one of the next. In the way
  * of QEMU, which respects it and is respected. -EBUSY, with whoever has it open in err.

@@ -88,8 +88,10 @@ boot() { # DISK: mounts its root, runs programs of it, reads all of its files; p
 	all_before=$(disk_get "$1" '[.pages.hits[]] | add')
 	image_before=$(disk_get "$1" '.pages.hits.disk')
 	guest_start_with --mib 384 --cpus 2 "$1:2" >/dev/null
-	in_guest 'mount -t ext4 -o ro /dev/vda /mnt && mount -t tmpfs tmp /mnt/tmp && chroot /mnt /usr/bin/perl -e "print 1" &&
-		chroot /mnt /bin/sh -c "ls /usr/bin | sort | wc -l; sha256sum -c --quiet /sums"' >"$T/boot.out" || fail "boot: $(cat "$T/boot.out")"
+	guest exec 'mount -t ext4 -o ro /dev/vda /mnt && mount -t tmpfs tmp /mnt/tmp && mount --bind /dev /mnt/dev &&
+		chroot /mnt /usr/bin/perl -e "print qq(perl\n)" &&
+		chroot /mnt /bin/sh -c "ls /usr/bin | sort | wc -l; sha256sum -c --quiet /sums"' >"$T/boot.out" 2>&1 ||
+		fail "boot: $(cat "$T/boot.out")"
 	no_errors_seen
 	guest down
 	all=$(($(disk_get "$1" '[.pages.hits[]] | add') - all_before))
