@@ -246,7 +246,12 @@ static void cache_check(struct disk *k)
 		disk_serve(k);
 		return;
 	}
+	if (k->dropped) {
+		disk_fail(k, -EIO, why);
+		return;
+	}
 	log_warn("disks", "what was cached of disk %s is dropped: %s", k->cfg.name, why);
+	k->dropped = true;
 	k->stale_drops++;
 	k->call.done = on_stale_destroyed;
 	const struct engine_pool_desc *p = pools_find(d->pools, k->pool);
@@ -375,6 +380,7 @@ static void disk_start(struct disk *k)
 	if (k->command)
 		k->state = DISKS_OPENING;
 	k->busy = true;
+	k->dropped = false;
 	k->opening.done = on_source;
 	d->ops->source_open(d->ctx, &k->serve, &k->opening);
 }

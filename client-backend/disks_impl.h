@@ -22,6 +22,7 @@ struct disk {
 	bool shared;		    /* the pool is that of an image, see disk_source.h */
 	struct disk_source *source; /* opened, and no service has it yet */
 	uint64_t stale_drops;
+	bool dropped; /* since it was started: an empty pool must do */
 	struct disk_service *service;
 	struct backend_call call;
 	struct reserves_call reserve;
