@@ -75,13 +75,15 @@ static void holder_find(int fd, char *text, size_t bytes)
 {
 	DIR *list = opendir("/proc");
 	struct stat image;
+	char self[16];
 
+	snprintf(self, sizeof(self), "%d", (int)getpid());
 	snprintf(text, bytes, "another process");
 	bool found = fstat(fd, &image) < 0;
 	for (struct dirent *e; list && !found && (e = readdir(list));) {
 		char path[64], name[32] = "?";
 
-		if (e->d_name[0] < '1' || e->d_name[0] > '9' || atoi(e->d_name) == getpid() ||
+		if (e->d_name[0] < '1' || e->d_name[0] > '9' || !strcmp(e->d_name, self) ||
 			!process_has(e->d_name, &image))
 			continue;
 		found = true;

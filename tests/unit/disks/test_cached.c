@@ -329,18 +329,86 @@ static void test_crowd(void **state)
 #define RANDOM_PAGES 700u
 #define RANDOM_CALLS 24u
 
-/* Requests of any kind and size, kills, and what was not answered once more, as a guest's rings do;
- * the image and what is read must be what was written. */
+struct job {
+	struct call *c;
+	bool busy;
+	uint32_t type, n; /* sectors */
+	uint64_t first;
+};
+
+/* What a job writes is wanted from now on: nobody else uses its sectors. */
+static void job_fill(struct job *j, uint8_t *want, uint64_t *rnd)
+{
+	if (j->type == VIRTIO_BLK_T_WRITE_ZEROES) {
+		struct virtio_blk_discard_write_zeroes z = {
+			.sector = j->first, .num_sectors = j->n, .flags = rig_random(rnd) % 2};
+
+		memcpy(j->c->data, &z, sizeof(z));
+		memset(want + j->first * 512, 0, j->n * 512);
+		call_make(j->c, j->type, 0, sizeof(z), false, rnd);
+		return;
+	}
+	for (uint32_t i = 0; j->type == VIRTIO_BLK_T_OUT && i < j->n * 512; i += 8) {
+		uint64_t x = rig_random(rnd);
+
+		memcpy(j->c->data + i, &x, 8);
+	}
+	if (j->type == VIRTIO_BLK_T_OUT)
+		memcpy(want + j->first * 512, j->c->data, j->n * 512);
+	call_make(j->c, j->type, j->first, j->n * 512, j->type == VIRTIO_BLK_T_IN, rnd);
+}
+
+static void job_start(struct rig *g, struct job *j, uint8_t *want, uint8_t *taken, uint64_t *rnd)
+{
+	uint64_t sectors = g->fake->head.size_bytes / 512, kind = rig_random(rnd) % 10;
+	unsigned lane = (unsigned)(rig_random(rnd) % 3);
+
+	j->type = kind < 5   ? VIRTIO_BLK_T_IN
+		  : kind < 9 ? VIRTIO_BLK_T_OUT
+			     : VIRTIO_BLK_T_WRITE_ZEROES;
+	j->first = rig_random(rnd) % sectors;
+	j->n = 1 + (uint32_t)(rig_random(rnd) % (kind == 9 ? 3000 : 300));
+	if (rig_random(rnd) % 2)
+		j->first &= ~7ull;
+	if (j->n > sectors - j->first)
+		j->n = (uint32_t)(sectors - j->first);
+	if (memchr(taken + j->first, 1, j->n))
+		return;
+	memset(taken + j->first, 1, j->n);
+	j->busy = true;
+	job_fill(j, want, rnd);
+	call_submit(g, lane, j->c);
+	blk_device_ops.kick(g->blk, lane);
+}
+
+static void job_end(struct job *j, const uint8_t *want, uint8_t *taken)
+{
+	j->busy = false;
+	memset(taken + j->first, 0, j->n);
+	assert_int_equal(j->c->status, VIRTIO_BLK_S_OK);
+	if (j->type == VIRTIO_BLK_T_IN)
+		assert_memory_equal(j->c->data, want + j->first * 512, j->n * 512);
+}
+
+/* What was not answered is submitted again, as a guest's rings do it. */
+static void kill_all(struct rig *g, struct job *job, uint64_t *rnd)
+{
+	fake_image_kill(g->fake, rnd);
+	if (g->base_fake)
+		fake_image_kill(g->base_fake, NULL);
+	rig_crash(g);
+	for (unsigned i = 0; i < RANDOM_CALLS; i++)
+		if (job[i].busy && !job[i].c->done)
+			call_submit(g, 1, job[i].c);
+	blk_device_ops.kick(g->blk, 1);
+}
+
+/* Requests of any kind and size, and kills; the image and what is read must be what was written. */
 static void random_run(struct rig *g)
 {
 	uint64_t rnd = seed * 2 + 1, sectors = g->fake->head.size_bytes / 512;
 	uint8_t *want = malloc(sectors * 512), *taken = calloc(1, sectors);
-	struct job {
-		struct call *c;
-		bool busy;
-		uint32_t type, n;
-		uint64_t first;
-	} job[RANDOM_CALLS];
+	struct job job[RANDOM_CALLS];
 
 	g->fake->rnd = &rnd;
 	if (g->base_fake)
@@ -352,61 +420,14 @@ static void random_run(struct rig *g)
 		struct job *j = &job[rig_random(&rnd) % RANDOM_CALLS];
 
 		rig_step(g);
-		if (j->busy) {
-			if (!j->c->done)
-				continue;
-			j->busy = false;
-			memset(taken + j->first, 0, j->n);
-			assert_int_equal(j->c->status, VIRTIO_BLK_S_OK);
-			if (j->type == VIRTIO_BLK_T_IN)
-				assert_memory_equal(j->c->data, want + j->first * 512, j->n * 512);
+		if (j->busy && j->c->done)
+			job_end(j, want, taken);
+		else if (j->busy)
 			continue;
-		}
-		if (rig_random(&rnd) % 400 == 0) {
-			fake_image_kill(g->fake, &rnd);
-			if (g->base_fake)
-				fake_image_kill(g->base_fake, NULL);
-			rig_crash(g);
-			for (unsigned i = 0; i < RANDOM_CALLS; i++)
-				if (job[i].busy && !job[i].c->done)
-					call_submit(g, 1, job[i].c);
-			blk_device_ops.kick(g->blk, 1);
-			continue;
-		}
-		uint64_t kind = rig_random(&rnd) % 10;
-		j->type = kind < 5   ? VIRTIO_BLK_T_IN
-			  : kind < 9 ? VIRTIO_BLK_T_OUT
-				     : VIRTIO_BLK_T_WRITE_ZEROES;
-		j->first = rig_random(&rnd) % sectors;
-		j->n = 1 + (uint32_t)(rig_random(&rnd) % (kind == 9 ? 3000 : 300));
-		if (rig_random(&rnd) % 2)
-			j->first &= ~7ull;
-		if (j->n > sectors - j->first)
-			j->n = (uint32_t)(sectors - j->first);
-		if (memchr(taken + j->first, 1, j->n))
-			continue;
-		memset(taken + j->first, 1, j->n);
-		j->busy = true;
-		if (kind == 9) {
-			struct virtio_blk_discard_write_zeroes z = {.sector = j->first,
-				.num_sectors = j->n,
-				.flags = rig_random(&rnd) % 2};
-			memcpy(j->c->data, &z, sizeof(z));
-			memset(want + j->first * 512, 0, j->n * 512);
-			call_make(j->c, j->type, 0, sizeof(z), false, &rnd);
-		} else {
-			if (kind >= 5) {
-				for (uint32_t i = 0; i < j->n * 512; i += 8) {
-					uint64_t x = rig_random(&rnd);
-					memcpy(j->c->data + i, &x, 8);
-				}
-				memcpy(want + j->first * 512, j->c->data, j->n * 512);
-			}
-			call_make(j->c, j->type, j->first, j->n * 512, kind < 5, &rnd);
-		}
-		unsigned lane = (unsigned)(rig_random(&rnd) % 3);
-		call_submit(g, lane, j->c);
-		blk_device_ops.kick(g->blk, lane);
+		else if (rig_random(&rnd) % 400 == 0)
+			kill_all(g, job, &rnd);
+		else
+			job_start(g, j, want, taken, &rnd);
 	}
 	g->fake->rnd = NULL;
 	if (g->base_fake)
