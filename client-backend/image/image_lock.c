@@ -78,7 +78,7 @@ static void holder_find(int fd, char *text, size_t bytes)
 	char self[16];
 
 	snprintf(self, sizeof(self), "%d", (int)getpid());
-	snprintf(text, bytes, "another process");
+	snprintf(text, bytes, "another disk or process");
 	bool found = fstat(fd, &image) < 0;
 	for (struct dirent *e; list && !found && (e = readdir(list));) {
 		char path[64], name[32] = "?";
