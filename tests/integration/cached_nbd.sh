@@ -48,6 +48,18 @@ for round in 1 2 3; do
 	nbdkit_start
 	wait_for "the guest goes on" more_than kit $((before + 2000))
 done
+# A server that hangs is its own disk's trouble.
+head -c $((8 << 20)) /dev/urandom >"$T/file.img"
+disk add file --image "$T/file.img" >"$T/c.out" 2>&1 || fail "disk add: $(cat "$T/c.out")"
+kill -STOP "${DONOR_PID[kit]}"
+sleep 1 # so that the guest of the one that hangs has filled its rings
+touch "$T/go"
+timeout 120 "$BIN/test-guest-disk" "$T/disk-file.sock" 2048 1 "$T/go" "$T/file.img" >"$T/file.out" 2>&1 &&
+	grep -q ' errors=0 wrong=0 reconnects=0$' "$T/file.out" || fail "the other disk: $(cat "$T/file.out")"
+before=$(disk_get kit '.requests.reads + .requests.writes')
+kill -CONT "${DONOR_PID[kit]}"
+wait_for "the guest goes on" more_than kit $((before + 2000))
+disk rm file >"$T/c.out" 2>&1 || fail "disk rm: $(cat "$T/c.out")"
 backend_kill KILL
 backend_start
 wait_for "the guest goes on" more_than kit 2000
