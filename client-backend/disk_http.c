@@ -131,8 +131,12 @@ static void cache_put(
 	const struct image *image = disk_cache_image(disk_cached_cache(c));
 	json_t *p = json_object(), *hits = json_object(), *m = json_object();
 
+	/* What a clone reads of its base is among them. */
 	for (unsigned t = 0; t < BLK_TIERS; t++)
-		put(hits, blk_tier_name((enum blk_tier)t), CACHED_SUM(d, c, hits[t]));
+		put(hits, blk_tier_name((enum blk_tier)t),
+			CACHED_SUM(d, c, hits[t]) +
+				(disk_cached_base(c) ? CACHED_SUM(d, disk_cached_base(c), hits[t])
+						     : 0));
 	json_object_set_new(p, "hits", hits);
 	put(p, "joined", CACHED_SUM(d, c, joined));
 	put(p, "late", CACHED_SUM(d, c, late));
