@@ -83,16 +83,17 @@ wait_for "the donors are up" donors_up 2
 
 ### A root tree: the first boot fills, the second one and a clone's find it.
 
-boot() { # DISK: mounts its root, runs programs of it, reads all of its files; prints what share came without the image
+boot() { # DISK [rw]: mounts its root, runs programs of it, reads all of its files; prints what share came without a disk
 	local all image all_before image_before
 	all_before=$(disk_get "$1" '[.pages.hits[]] | add')
 	image_before=$(disk_get "$1" '.pages.hits.disk')
 	guest_start_with --mib 384 --cpus 2 "$1:2" >/dev/null
-	guest exec 'mount -t ext4 -o ro /dev/vda /mnt && mount -t tmpfs tmp /mnt/tmp && mount --bind /dev /mnt/dev &&
+	guest exec "mount -t ext4 -o ${2:-ro} /dev/vda /mnt"' && mount -t tmpfs tmp /mnt/tmp && mount --bind /dev /mnt/dev &&
 		chroot /mnt /usr/bin/perl -e "print qq(perl\n)" &&
 		chroot /mnt /bin/sh -c "ls /usr/bin | sort | wc -l; sha256sum -c --quiet /sums"' >"$T/boot.out" 2>&1 ||
 		fail "boot: $(cat "$T/boot.out")"
 	no_errors_seen
+	guest exec "umount /mnt/dev /mnt/tmp /mnt" || fail "umount"
 	guest down
 	all=$(($(disk_get "$1" '[.pages.hits[]] | add') - all_before))
 	image=$(($(disk_get "$1" '.pages.hits.disk') - image_before))
@@ -115,6 +116,18 @@ wait_for "the donors are up" donors_up 2
 boot clone
 expect "after a kill of fallowd, too, not $SHARE%" [ "$SHARE" -ge 95 ]
 say "without the image: first boot $first%, second $second%, clone $clone%, after a kill $SHARE%"
+
+# A clone that is written: a qcow2 over the same image, behind QEMU's NBD server.
+qemu-img create -q -f qcow2 -b "$IMAGES/base.img" -F raw "$IMAGES/clone.qcow2" || fail "qemu-img"
+qemu-nbd -t -e 8 --allocation-depth --discard=unmap -k "$T/clone.nbd" -f qcow2 "$IMAGES/clone.qcow2" >"$T/nbd.log" 2>&1 &
+STAND_IN[clone]=$!
+wait_for "the NBD server listens" test -S "$T/clone.nbd"
+fallow disk add written --image "nbd+unix:///?socket=$T/clone.nbd" --base "$IMAGES/base.img" --socket "$(backend_socket written)" \
+	--queues 2 >"$T/c.out" 2>&1 || fail "disk add: $(cat "$T/c.out")"
+boot written rw
+expect "a written clone's boot, too, not $SHARE%" [ "$SHARE" -ge 95 ]
+say "a clone that is written: $SHARE%, $(disk_get written '.image_io.writes') writes to its image"
+fallow disk rm written >"$T/c.out" 2>&1 || fail "disk rm: $(cat "$T/c.out")"
 
 backend_kill TERM
 expect "it ended well" [ "$BACKEND_CODE" = 0 ]
