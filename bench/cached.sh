@@ -14,7 +14,7 @@ command -v nbdkit >/dev/null || fail "there is no nbdkit"
 
 # The disk: nbdkit over a file, held to a rate for all connections together.
 disk_start() { # NAME FILE
-	nbdkit -f -U "$T/$1.nbd" --filter=rate file "$2" rate=$((RATE_MIB * 8))Mi >"$T/$1.server.log" 2>&1 &
+	nbdkit -f -U "$T/$1.nbd" --filter=rate file "$2" rate=$((RATE_MIB * 8))M burstiness=0.2 >"$T/$1.server.log" 2>&1 &
 	DONOR_PID[$1]=$!
 	wait_for "nbdkit listens" [ -S "$T/$1.nbd" ]
 }
