@@ -13,13 +13,19 @@
 static const char usage_text[] =
 	"Usage: fallow disk ls\n"
 	"       fallow disk add NAME SIZE [--SETTING VALUE...]\n"
+	"       fallow disk add NAME --image IMAGE [--SETTING VALUE...]\n"
 	"       fallow disk rm NAME [--force]\n\n"
 	"  ls    the disks, what is reserved and used, and whether a guest is connected\n"
-	"  add   makes a disk and waits until it is served; room for all of it is reserved\n"
+	"  add   makes a disk and waits until it is served: one of SIZE for swap, with room for "
+	"all\n"
+	"        of it reserved; or one cached in memory, whose blocks are those of IMAGE, which "
+	"is\n"
+	"        the path of a raw file or a block device, or an NBD URI\n"
 	"  rm    removes a disk and every page of it; --force: although a guest is connected\n\n"
 	"Settings are those of a disk in fallowd's configuration (fallowd --help-config):\n"
 	"  --kind --socket --mode --queues --copies --codec --disk --account --quota --weight "
 	"--serial\n"
+	"  of cached disks: --base --readonly --direct --cache_writes --keep\n"
 	"Options: --http WHERE, --json, as for all commands. Changes go over fallowd's "
 	"http.socket.\n";
 
@@ -126,9 +132,15 @@ static int added(const struct cli_options *o, const char *name, json_t *disk, bo
 		printf("\n");
 		code = CLI_OK;
 	} else {
-		printf("disk %s: %s, of which %s reserved, on %s\n", name,
-			size_text(number(disk, "size_bytes"), a),
-			size_text(number(disk, "reserved_pages") * 4096, b), text(disk, "socket"));
+		if (strcmp(text(disk, "kind"), "cached"))
+			printf("disk %s: %s, of which %s reserved, on %s\n", name,
+				size_text(number(disk, "size_bytes"), a),
+				size_text(number(disk, "reserved_pages") * 4096, b),
+				text(disk, "socket"));
+		else
+			printf("disk %s: %s of %s, on %s\n", name,
+				size_text(number(disk, "size_bytes"), a), text(disk, "image"),
+				text(disk, "socket"));
 		code = CLI_OK;
 	}
 	json_decref(disk);
@@ -233,11 +245,15 @@ static int add_main(struct cli_options *o, int argc, char **argv)
 		else
 			word[words++] = argv[i];
 	}
-	if (!r && words < 2)
+	bool image = json_object_get(settings, "image");
+	if (!r && words != 2 - image)
 		r = usage(stderr);
 	if (!r) {
 		json_object_set_new(settings, "name", json_string(word[0]));
-		json_object_set_new(settings, "size", json_string(word[1]));
+		if (!image)
+			json_object_set_new(settings, "size", json_string(word[1]));
+		else if (!json_object_get(settings, "kind"))
+			json_object_set_new(settings, "kind", json_string("cached"));
 		r = add(o, settings);
 	}
 	json_decref(settings);

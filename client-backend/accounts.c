@@ -143,8 +143,11 @@ int accounts_of_disk(struct accounts *a, const char *client, const char *disk, u
 	i = row_take(a, name);
 	if (i < 0)
 		return i;
-	a->disk[i] = (struct fallowd_client_config){
-		.quota_bytes = quota_bytes, .weight = weight, .persistent = true, .max_pools = 1};
+	a->disk[i] = (struct fallowd_client_config){.quota_bytes = quota_bytes,
+		.weight = weight,
+		.persistent = true,
+		.ephemeral = true,
+		.max_pools = 1};
 	row_announce(a, (unsigned)i);
 	*account = (unsigned)i;
 	return 0;

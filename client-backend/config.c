@@ -22,6 +22,13 @@ static const struct config_choice disk_words[] = {
 
 static const struct config_choice disk_kind_words[] = {
 	{"swap", FALLOWD_DISK_SWAP},
+	{"cached", FALLOWD_DISK_CACHED},
+	{NULL, 0},
+};
+
+static const struct config_choice keep_words[] = {
+	{"auto", FALLOWD_KEEP_AUTO},
+	{"always", FALLOWD_KEEP_ALWAYS},
 	{NULL, 0},
 };
 
@@ -241,10 +248,26 @@ static const struct config_field guest_disk_fields[] = {
 		"Its name; the stored pages remember it."),
 	CONFIG_WORD(fallowd_disk_config, "kind", kind, disk_kind_words, "swap",
 		"swap: its blocks are kept here alone, for swap space and what may be lost with "
-		"this host."),
-	CONFIG_VALUE(fallowd_disk_config, "size", size_bytes, CONFIG_SIZE, NULL, 4096,
-		16 * CONFIG_TIB,
-		"Its size, a multiple of 4KiB. Room for all of it is reserved; it cannot change."),
+		"this host. cached: its blocks are those of an image, and the memory is a cache."),
+	CONFIG_VALUE(fallowd_disk_config, "size", size_bytes, CONFIG_SIZE, "0", 0, 16 * CONFIG_TIB,
+		"Of a swap disk, a multiple of 4KiB. Room for all of it is reserved; it cannot "
+		"change."),
+	CONFIG_TEXT(fallowd_disk_config, "image", image, CONFIG_STRING, "", CONFIG_MAY_BE_EMPTY,
+		"Of a cached disk: the path of a raw file or a block device, or an NBD URI."),
+	CONFIG_TEXT(fallowd_disk_config, "base", base, CONFIG_PATH, "", CONFIG_MAY_BE_EMPTY,
+		"Of a cached disk whose image is the NBD URI of `qemu-nbd --allocation-depth`: "
+		"path "
+		"of the raw file that the image has as its backing file. Clones share its cache."),
+	CONFIG_VALUE(fallowd_disk_config, "readonly", readonly, CONFIG_BOOL, "false", 0, 0,
+		"Of a cached disk: it is only read. Such disks of the same image share one cache."),
+	CONFIG_VALUE(fallowd_disk_config, "direct", direct, CONFIG_BOOL, "true", 0, 0,
+		"Of a cached disk: bypass the page cache (O_DIRECT)."),
+	CONFIG_VALUE(fallowd_disk_config, "cache_writes", cache_writes, CONFIG_BOOL, "true", 0, 0,
+		"Of a cached disk: what is written is cached, not only what is read."),
+	CONFIG_WORD(fallowd_disk_config, "keep", keep, keep_words, "auto",
+		"Of a cached disk: whether a restart believes what is cached. auto: if the image's "
+		"times say that nobody changed it; block devices and NBD have none. always: nobody "
+		"else ever writes to it."),
 	CONFIG_TEXT(fallowd_disk_config, "socket", socket, CONFIG_PATH, "", CONFIG_MAY_BE_EMPTY,
 		"Unix socket for the guest's QEMU; empty for disk-NAME.sock beside socket.path."),
 	CONFIG_VALUE(fallowd_disk_config, "mode", mode, CONFIG_MODE, "0660", 0, 0777,
@@ -265,6 +288,13 @@ static const struct config_field guest_disk_fields[] = {
 		"Weight of an account of its own, relative to the other clients."),
 	CONFIG_TEXT(fallowd_disk_config, "serial", serial, CONFIG_STRING, "", CONFIG_MAY_BE_EMPTY,
 		"Serial number that the guest sees; empty for the name."),
+	CONFIG_END,
+};
+
+static const struct config_field image_fields[] = {
+	CONFIG_VALUE(fallowd_config, "linger", image_linger_ns, CONFIG_DURATION, "10min", 0,
+		365 * 24 * 3600 * CONFIG_S,
+		"How long the cache that disks of a read-only image share is kept without them."),
 	CONFIG_END,
 };
 
@@ -311,6 +341,7 @@ static const struct config_field fields[] = {
 		"Clients with a quota, weight or rights of their own; the first match counts."),
 	CONFIG_ARRAY(fallowd_config, "disks", disks, disk_count, guest_disk_fields,
 		"Disks for guests, served over vhost-user; see also `fallow disk`."),
+	CONFIG_PART("images", image_fields, "Images of cached disks."),
 	CONFIG_VALUE(fallowd_config, "others_allowed", others_allowed, CONFIG_BOOL, "true", 0, 0,
 		"Let clients in that no entry of the list matches."),
 	CONFIG_GROUP(fallowd_config, "others", others, other_fields,
@@ -333,8 +364,18 @@ static int check_disk(const void *cfg, char *path, size_t path_bytes, char *err,
 
 	if (!d->name[0])
 		FAIL("name", "must be given");
-	if (!d->size_bytes || d->size_bytes % ENGINE_PAGE_BYTES)
+	if (d->kind == FALLOWD_DISK_SWAP && d->image[0])
+		FAIL("image", "is for cached disks only: set kind to cached");
+	if (d->kind == FALLOWD_DISK_SWAP && (!d->size_bytes || d->size_bytes % ENGINE_PAGE_BYTES))
 		FAIL("size", "must be a multiple of 4KiB, and not 0");
+	if (d->kind == FALLOWD_DISK_CACHED && !d->image[0])
+		FAIL("image", "must be given for a cached disk");
+	if (d->base[0] && (d->kind != FALLOWD_DISK_CACHED || strncmp(d->image, "nbd", 3)))
+		FAIL("base", "is for images behind an NBD server only");
+	if (d->base[0] && d->readonly)
+		FAIL("base", "is for disks that are written, too: leave out readonly");
+	if (d->kind == FALLOWD_DISK_CACHED && d->size_bytes)
+		FAIL("size", "is that of the image: leave it out");
 	return 0;
 }
 

@@ -17,6 +17,7 @@
 #include "lib/http/http.h"
 
 struct donors;
+struct disk_share;
 
 struct daemon {
 	struct fallowd_config cfg;
@@ -45,6 +46,7 @@ struct daemon {
 	bool sockets_stopped;
 	struct backend_call sockets_stop_call;
 	struct disks *disks;
+	struct disk_share *disk_shares; /* of cached disks that are served */
 	struct event *disks_event;
 	bool disks_stopped;
 	struct backend_call disks_stop_call;

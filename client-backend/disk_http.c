@@ -18,6 +18,13 @@
 			sum_ += stat_get(&blk_stats(b, i_)->member);                               \
 		sum_;                                                                              \
 	})
+#define CACHED_SUM(d, c, member)                                                                   \
+	({                                                                                         \
+		uint64_t sum_ = 0;                                                                 \
+		for (unsigned i_ = 0; i_ < (d)->lanes; i_++)                                       \
+			sum_ += stat_get(&disk_cached_stats(c, i_)->member);                       \
+		sum_;                                                                              \
+	})
 #define SWAP_SUM(d, s, member)                                                                     \
 	({                                                                                         \
 		uint64_t sum_ = 0;                                                                 \
@@ -73,6 +80,8 @@ static void latencies_put(struct daemon *d, const struct blk *b, json_t *o)
 	json_object_set_new(all, "write", latency_json(&h));
 	hist_sum(d, b, offsetof(struct blk_stats, zero_ns), &h);
 	json_object_set_new(all, "discard", latency_json(&h));
+	hist_sum(d, b, offsetof(struct blk_stats, flush_ns), &h);
+	json_object_set_new(all, "flush", latency_json(&h));
 	json_object_set_new(o, "latency", all);
 }
 
@@ -113,6 +122,53 @@ static void pages_put(struct daemon *d, const struct disk_swap *s, json_t *o)
 	json_object_set_new(p, "hits", hits);
 	json_object_set_new(p, "failed", failed);
 	json_object_set_new(o, "pages", p);
+}
+
+/* The names of pages.hits are those of a swap disk; "disk" is the image. */
+static void cache_put(
+	struct daemon *d, const struct disks_info *i, const struct disk_cached *c, json_t *o)
+{
+	const struct image *image = disk_cache_image(disk_cached_cache(c));
+	json_t *p = json_object(), *hits = json_object(), *m = json_object();
+
+	/* What a clone reads of its base is among them. */
+	for (unsigned t = 0; t < BLK_TIERS; t++)
+		put(hits, blk_tier_name((enum blk_tier)t),
+			CACHED_SUM(d, c, hits[t]) +
+				(disk_cached_base(c) ? CACHED_SUM(d, disk_cached_base(c), hits[t])
+						     : 0));
+	json_object_set_new(p, "hits", hits);
+	put(p, "joined", CACHED_SUM(d, c, joined));
+	put(p, "late", CACHED_SUM(d, c, late));
+	put(p, "lost", CACHED_SUM(d, c, lost));
+	put(p, "fills", CACHED_SUM(d, c, fills));
+	put(p, "fills_refused", CACHED_SUM(d, c, refused));
+	put(p, "dropped", CACHED_SUM(d, c, dropped));
+	put(p, "stale_drops", i->stale_drops);
+	put(p, "sharers", disk_service_sharers(i->service));
+	json_object_set_new(o, "pages", p);
+	json_object_set_new(m, "direct", json_boolean(image->direct));
+	put(m, "reads", CACHED_SUM(d, c, image_reads));
+	put(m, "writes", CACHED_SUM(d, c, image_writes));
+	put(m, "flushes", CACHED_SUM(d, c, image_flushes));
+	put(m, "zeroes", CACHED_SUM(d, c, image_zeroes));
+	put(m, "read_bytes", CACHED_SUM(d, c, image_bytes_read));
+	put(m, "written_bytes", CACHED_SUM(d, c, image_bytes_written));
+	put(m, "errors", CACHED_SUM(d, c, image_errors));
+	json_object_set_new(o, "image_io", m);
+}
+
+static void cached_put(struct daemon *d, const struct disks_info *i, json_t *o)
+{
+	const struct disk_cached *c = disk_service_cached(i->service);
+
+	cache_put(d, i, c, o);
+	if (disk_cached_base(c)) {
+		json_t *b = json_object();
+
+		cache_put(d, i, disk_cached_base(c), b);
+		json_object_set_new(o, "base_cache", b);
+	}
 }
 
 static void guest_put(struct daemon *d, const struct vhost_server *s, json_t *o)
@@ -169,7 +225,10 @@ static json_t *disk_json(struct daemon *d, const struct disks_info *i)
 		return o;
 	requests_put(d, disk_service_blk(i->service), o);
 	latencies_put(d, disk_service_blk(i->service), o);
-	pages_put(d, disk_service_swap(i->service), o);
+	if (disk_service_cached(i->service))
+		cached_put(d, i, o);
+	else
+		pages_put(d, disk_service_swap(i->service), o);
 	guest_put(d, disk_service_server(i->service), o);
 	return o;
 }
@@ -269,8 +328,8 @@ static void disk_family(struct daemon *d, struct metrics *m, const char *name, c
 	}
 }
 
-/* The same with a second label, for counters of the lanes: source 0 is virtio-blk's, 1 the pages'.
- */
+/* The same with a second label, for counters of the lanes: source 0 is virtio-blk's, 1 the
+ * pages' of a swap disk, 2 those of a cached one. */
 struct disk_line {
 	const char *name, *label, *value, *help; /* name NULL: of the family before */
 	unsigned source;
@@ -284,6 +343,11 @@ struct disk_line {
 #define PAGE_LINE(family, l, v, member, text)                                                      \
 	{                                                                                          \
 		family, l, v, text, 1, offsetof(struct disk_swap_stats, member)                    \
+	}
+
+#define CACHE_LINE(family, l, v, member, text)                                                     \
+	{                                                                                          \
+		family, l, v, text, 2, offsetof(struct disk_cached_stats, member)                  \
 	}
 
 static const struct disk_line lines[] = {
@@ -304,7 +368,8 @@ static const struct disk_line lines[] = {
 	BLK_LINE(NULL, "reason", "flags", refused[BLK_REFUSED_FLAGS], ""),
 	BLK_LINE(NULL, "reason", "type", refused[BLK_REFUSED_TYPE], ""),
 	PAGE_LINE("fallow_guest_disk_pages_read_total", "tier", "none", hits[BLK_TIER_NONE],
-		"Pages read by guests, by where they were; none: never written."),
+		"Pages read by guests, by where they were; none: never written; disk: of a cached "
+		"disk, the image."),
 	PAGE_LINE(NULL, "tier", "local", hits[BLK_TIER_LOCAL], ""),
 	PAGE_LINE(NULL, "tier", "remote", hits[BLK_TIER_REMOTE], ""),
 	PAGE_LINE(NULL, "tier", "disk", hits[BLK_TIER_DISK], ""),
@@ -313,6 +378,25 @@ static const struct disk_line lines[] = {
 	PAGE_LINE(NULL, "reason", "late", failed_late, ""),
 	PAGE_LINE(NULL, "reason", "room", failed_room, ""),
 	PAGE_LINE(NULL, "reason", "other", failed_other, ""),
+	CACHE_LINE("fallow_guest_disk_cache_pages_total", "event", "fill", fills,
+		"Pages of cached disks put into their cache, refused, taken out, late or lost "
+		"there, "
+		"or read together with another request."),
+	CACHE_LINE(NULL, "event", "refused", refused, ""),
+	CACHE_LINE(NULL, "event", "dropped", dropped, ""),
+	CACHE_LINE(NULL, "event", "late", late, ""),
+	CACHE_LINE(NULL, "event", "lost", lost, ""),
+	CACHE_LINE(NULL, "event", "joined", joined, ""),
+	CACHE_LINE("fallow_guest_disk_image_requests_total", "op", "read", image_reads,
+		"Requests to the images of cached disks."),
+	CACHE_LINE(NULL, "op", "write", image_writes, ""),
+	CACHE_LINE(NULL, "op", "flush", image_flushes, ""),
+	CACHE_LINE(NULL, "op", "zero", image_zeroes, ""),
+	CACHE_LINE("fallow_guest_disk_image_bytes_total", "op", "read", image_bytes_read,
+		"Bytes read from and written to the images of cached disks."),
+	CACHE_LINE(NULL, "op", "write", image_bytes_written, ""),
+	CACHE_LINE("fallow_guest_disk_image_errors_total", "reason", "io", image_errors,
+		"Requests that an image failed."),
 };
 
 static uint64_t line_value(
@@ -320,11 +404,28 @@ static uint64_t line_value(
 {
 	uint64_t n = 0;
 
+	size_t offset = l->offset;
+
+	/* Hits are counted for both kinds; what the other kind has not is 0. */
+	if (l->source == 1 && disk_service_cached(s)) {
+		if (offset >= sizeof(((struct disk_swap_stats *)0)->hits))
+			return 0;
+		offset += offsetof(struct disk_cached_stats, hits);
+	} else if (l->source == 2 && !disk_service_cached(s)) {
+		return 0;
+	}
 	for (unsigned i = 0; i < d->lanes; i++) {
-		const char *base = l->source
-					   ? (const char *)disk_swap_stats(disk_service_swap(s), i)
-					   : (const char *)blk_stats(disk_service_blk(s), i);
-		n += stat_get((const stat_t *)(const void *)(base + l->offset));
+		const struct disk_cached *c = disk_service_cached(s);
+		const char *base = l->source == 0 ? (const char *)blk_stats(disk_service_blk(s), i)
+				   : c		  ? (const char *)disk_cached_stats(c, i)
+				       : (const char *)disk_swap_stats(disk_service_swap(s), i);
+		n += stat_get((const stat_t *)(const void *)(base + offset));
+		/* What a clone reads of its base is the clone's, too. */
+		if (l->source && c && disk_cached_base(c))
+			n += stat_get(
+				(const stat_t *)(const void *)((const char *)disk_cached_stats(
+								       disk_cached_base(c), i) +
+							       offset));
 	}
 	return n;
 }
@@ -351,7 +452,9 @@ static uint64_t value_used(struct daemon *d, const struct disks_info *i)
 
 static uint64_t value_lost(struct daemon *d, const struct disks_info *i)
 {
-	return disk_swap_lost(disk_service_swap(i->service));
+	const struct disk_swap *s = disk_service_swap(i->service);
+
+	return s ? disk_swap_lost(s) : 0;
 }
 
 static uint64_t value_violations(struct daemon *d, const struct disks_info *i)

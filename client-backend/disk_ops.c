@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "client-backend/daemon.h"
+#include "client-backend/disk_opening.h"
 #include "client-backend/disk_service.h"
 #include "lib/core/log.h"
 
@@ -21,7 +22,7 @@ static int op_account(void *ctx, const struct fallowd_disk_config *c, unsigned *
 
 static void op_reserve(void *ctx, uint32_t pool, uint64_t pages, struct reserves_call *call)
 {
-	static const uint64_t oid[3] = {DISK_SWAP_OID0};
+	static const uint64_t oid[3] = {DISK_OID0};
 
 	reserves_set(((struct daemon *)ctx)->reserves, pool, oid, pages, GRANT_LIMIT_NS, call);
 }
@@ -52,13 +53,41 @@ static void queue_detach(void *ctx, unsigned lane, struct vhost_queue *q, struct
 static const struct vhost_server_ops queue_ops = {
 	.lane_attach = queue_attach, .lane_update = queue_update, .lane_detach = queue_detach};
 
+static void lanes_detach(void *ctx, struct disk_cache *cache, struct backend_call *call)
+{
+	struct lane_msg m = {.type = LANE_CACHE_DETACH, .cache = cache};
+
+	lanes_call(ctx, &m, 0, call);
+}
+
+static void op_source_open(void *ctx, const struct fallowd_disk_config *c, struct disks_opening *o)
+{
+	struct daemon *d = ctx;
+
+	disk_opening_start(d->base, c, d->lanes, o);
+}
+
+static void op_source_close(void *ctx, struct disk_source *s)
+{
+	disk_source_close(s);
+}
+
+static bool op_source_valid(void *ctx, const struct fallowd_disk_config *c,
+	const struct disk_source *s, uint32_t pool, const char **why)
+{
+	return disk_source_valid(s, ((struct daemon *)ctx)->cfg.runtime_dir, pool,
+		c->keep == FALLOWD_KEEP_ALWAYS, why);
+}
+
 static int op_serve(void *ctx, const struct fallowd_disk_config *c, uint32_t pool,
-	struct disk_service **out, char *err, size_t err_bytes)
+	struct disk_source *source, struct disk_service **out, char *err, size_t err_bytes)
 {
 	struct daemon *d = ctx;
 	struct disk_lane *lane[FALLOWD_MAX_LANES];
 	struct disk_service_config sc = {.disk = c,
 		.pool = pool,
+		.source = source,
+		.shares = &d->disk_shares,
 		.lanes = d->lanes,
 		.lane = lane,
 		.runtime_dir = d->cfg.runtime_dir,
@@ -71,6 +100,7 @@ static int op_serve(void *ctx, const struct fallowd_disk_config *c, uint32_t poo
 		.base = d->base,
 		.env = &env_system,
 		.ops = &queue_ops,
+		.lanes_detach = lanes_detach,
 		.ops_ctx = d};
 
 	for (unsigned i = 0; i < d->lanes; i++)
@@ -97,26 +127,32 @@ static void op_forget(void *ctx, uint32_t pool)
 
 	disk_service_lost_path(((struct daemon *)ctx)->cfg.runtime_dir, pool, path);
 	unlink(path);
+	disk_source_stamp_path(((struct daemon *)ctx)->cfg.runtime_dir, pool, path);
+	unlink(path);
 }
 
 static const struct disks_ops ops = {.account = op_account,
 	.reserve = op_reserve,
+	.source_open = op_source_open,
+	.source_close = op_source_close,
+	.source_valid = op_source_valid,
 	.serve = op_serve,
 	.unserve = op_unserve,
 	.connected = op_connected,
 	.forget = op_forget};
 
-/* Maps of pools that went away with their arenas. */
+/* Maps and stamps of pools that went away with their arenas. */
 static void maps_clean(struct daemon *d)
 {
 	DIR *list = opendir(d->cfg.runtime_dir);
 	unsigned pool;
 
 	for (struct dirent *e; list && (e = readdir(list));) {
-		int end = 0;
+		int lost = 0, image = 0;
 
-		if (sscanf(e->d_name, "disk-%u.lost%n", &pool, &end) == 1 && end &&
-			!e->d_name[end] && !pools_find(d->pools, pool))
+		if (sscanf(e->d_name, "disk-%u.%nlost%n", &pool, &image, &lost) == 1 && image &&
+			((lost && !e->d_name[lost]) || !strcmp(e->d_name + image, "image")) &&
+			!pools_find(d->pools, pool))
 			unlinkat(dirfd(list), e->d_name, 0);
 	}
 	if (list)
@@ -131,7 +167,9 @@ static void on_retry(evutil_socket_t fd, short what, void *arg)
 int daemon_disks_start(struct daemon *d)
 {
 	char err[512];
-	struct disks_config dc = {.state_dir = d->cfg.state_dir, .socket_path = d->cfg.socket.path};
+	struct disks_config dc = {.state_dir = d->cfg.state_dir,
+		.socket_path = d->cfg.socket.path,
+		.linger_retries = (unsigned)(d->cfg.image_linger_ns / CONFIG_S / RETRY_S) + 1};
 	int r = disks_new(&dc, d->pools, &ops, d, &d->disks);
 
 	if (r < 0)

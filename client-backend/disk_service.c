@@ -8,10 +8,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client-backend/disk_share.h"
+#include "lib/core/log.h"
+
 struct disk_service {
 	struct disk_swap *swap;
+	struct disk_share *share, *base; /* base: of a clone */
+	struct disk_cached *cached;
 	struct blk *blk;
 	struct vhost_server *server;
+	void (*lanes_detach)(void *ctx, struct disk_cache *cache, struct backend_call *call);
+	void *ops_ctx;
+	bool last, base_last; /* nobody else has the cache */
+	bool base_left;
 	struct backend_call stop, *whole;
 };
 
@@ -26,6 +35,11 @@ static void service_free(struct disk_service *s)
 		vhost_server_delete(s->server);
 	blk_delete(s->blk);
 	disk_swap_delete(s->swap);
+	disk_cached_delete(s->cached);
+	if (s->share && s->last)
+		disk_share_delete(s->share);
+	if (s->base && s->base_last)
+		disk_share_delete(s->base);
 	free(s);
 }
 
@@ -47,54 +61,131 @@ static int swap_open(
 	return r;
 }
 
+static int cached_open(
+	const struct disk_service_config *cfg, struct disk_service *s, char *err, size_t err_bytes)
+{
+	for (unsigned i = 0; i < cfg->lanes; i++) {
+		int r = image_lane_status(disk_lane_images(cfg->lane[i]));
+
+		if (r < 0) {
+			snprintf(err, err_bytes, "there is no io_uring here: %s", strerror(-r));
+			return r;
+		}
+	}
+	struct disk_source *source = cfg->source;
+	int r = disk_share_take(cfg, cfg->pool, source, &s->share, err, err_bytes);
+	if (!r && source->base)
+		r = disk_share_take(cfg, source->base_pool, source->base, &s->base, err, err_bytes);
+	if (r < 0)
+		return r;
+	r = disk_cached_new(s->share->cache, s->base ? s->base->cache : NULL, source->own, cfg->env,
+		&s->cached);
+	if (r < 0)
+		snprintf(err, err_bytes, "not enough memory");
+	else
+		source->own = NULL;
+	return r;
+}
+
+static int device_make(
+	const struct disk_service_config *cfg, struct disk_service *s, char *err, size_t err_bytes)
+{
+	const struct fallowd_disk_config *c = cfg->disk;
+	struct blk_config bc = {.size_bytes = c->size_bytes,
+		.block_bytes = s->cached ? BLK_SECTOR_BYTES : ENGINE_PAGE_BYTES,
+		.lanes = cfg->lanes,
+		.queues = c->queues,
+		.readonly = s->cached && c->readonly,
+		.volatile_cache = s->cached};
+
+	/* Those who only read have no choice to make. */
+	if (s->cached && !c->readonly)
+		bc.writeback = disk_stamp_writeback(s->share->stamp);
+	snprintf(bc.serial, sizeof(bc.serial), "%s", c->serial);
+	int r = blk_new(&bc, s->cached ? &disk_cached_ops : &disk_swap_ops,
+		s->cached ? (void *)s->cached : (void *)s->swap, cfg->env, &s->blk);
+	if (r < 0) {
+		snprintf(err, err_bytes, "cannot make the device: %s", strerror(-r));
+		return r;
+	}
+	struct vhost_server_config vc = {.name = c->name,
+		.path = c->socket,
+		.mode = (mode_t)c->mode,
+		.queues = c->queues,
+		.lanes = cfg->lanes,
+		/* Many disks with one queue each use all lanes, too. */
+		.first_lane = cfg->pool % cfg->lanes,
+		.drain_timeout_ms = cfg->drain_timeout_ms};
+	r = vhost_server_new(&vc, cfg->base, cfg->env, &blk_device_ops, s->blk, cfg->ops,
+		cfg->ops_ctx, &s->server, err, err_bytes);
+	if (r < 0)
+		s->server = NULL;
+	return r;
+}
+
 int disk_service_new(const struct disk_service_config *cfg, struct disk_service **out, char *err,
 	size_t err_bytes)
 {
-	const struct fallowd_disk_config *c = cfg->disk;
 	struct disk_service *s = calloc(1, sizeof(*s));
 
 	if (!s) {
 		snprintf(err, err_bytes, "not enough memory");
 		return -ENOMEM;
 	}
-	struct blk_config bc = {
-		.size_bytes = c->size_bytes, .lanes = cfg->lanes, .queues = c->queues};
-	snprintf(bc.serial, sizeof(bc.serial), "%s", c->serial);
-	int r = swap_open(cfg, s, err, err_bytes);
-	if (!r) {
-		r = blk_new(&bc, &disk_swap_ops, s->swap, cfg->env, &s->blk);
-		if (r < 0)
-			snprintf(err, err_bytes, "cannot make the device: %s", strerror(-r));
-	}
-	if (!r) {
-		struct vhost_server_config vc = {.name = c->name,
-			.path = c->socket,
-			.mode = (mode_t)c->mode,
-			.queues = c->queues,
-			.lanes = cfg->lanes,
-			/* Many disks with one queue each use all lanes, too. */
-			.first_lane = cfg->pool % cfg->lanes,
-			.drain_timeout_ms = cfg->drain_timeout_ms};
-		r = vhost_server_new(&vc, cfg->base, cfg->env, &blk_device_ops, s->blk, cfg->ops,
-			cfg->ops_ctx, &s->server, err, err_bytes);
-	}
+	s->lanes_detach = cfg->lanes_detach;
+	s->ops_ctx = cfg->ops_ctx;
+	int r = cfg->source ? cached_open(cfg, s, err, err_bytes)
+			    : swap_open(cfg, s, err, err_bytes);
+	if (!r)
+		r = device_make(cfg, s, err, err_bytes);
 	if (r < 0) {
-		s->server = NULL;
+		if (s->share)
+			s->last = disk_share_leave(s->share);
+		if (s->base)
+			s->base_last = disk_share_leave(s->base);
 		service_free(s);
 		return r;
 	}
+	if (cfg->source)
+		disk_source_close(cfg->source);
 	*out = s;
 	return 0;
+}
+
+static void on_detached(struct backend_call *call, int status, uint64_t value)
+{
+	struct disk_service *s =
+		(struct disk_service *)((char *)call - offsetof(struct disk_service, stop));
+	struct backend_call *whole = s->whole;
+
+	if (!status && s->base && !s->base_left) {
+		s->base_left = true;
+		s->base_last = disk_share_leave(s->base);
+		s->lanes_detach(s->ops_ctx, s->base_last ? s->base->cache : NULL, &s->stop);
+		return;
+	}
+
+	/* A lane that could not be asked may still have a pointer to it. */
+	if (status < 0)
+		log_error("disks", "a disk could not be freed: %s", strerror(-status));
+	else
+		service_free(s);
+	whole->done(whole, 0, 0);
 }
 
 static void on_stopped(struct backend_call *call, int status, uint64_t value)
 {
 	struct disk_service *s =
 		(struct disk_service *)((char *)call - offsetof(struct disk_service, stop));
-	struct backend_call *whole = s->whole;
 
-	service_free(s);
-	whole->done(whole, 0, 0);
+	if (!s->cached) {
+		on_detached(call, 0, 0);
+		return;
+	}
+	/* A lane fills the cache after it has answered: it must be through with that. */
+	s->last = disk_share_leave(s->share);
+	s->stop.done = on_detached;
+	s->lanes_detach(s->ops_ctx, s->last ? s->share->cache : NULL, &s->stop);
 }
 
 void disk_service_end(struct disk_service *s, struct backend_call *call)
@@ -112,6 +203,16 @@ const struct blk *disk_service_blk(const struct disk_service *s)
 const struct disk_swap *disk_service_swap(const struct disk_service *s)
 {
 	return s->swap;
+}
+
+const struct disk_cached *disk_service_cached(const struct disk_service *s)
+{
+	return s->cached;
+}
+
+unsigned disk_service_sharers(const struct disk_service *s)
+{
+	return s->share ? s->share->disks : 0;
 }
 
 const struct vhost_server *disk_service_server(const struct disk_service *s)

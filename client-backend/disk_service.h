@@ -6,18 +6,23 @@
 #include <sys/types.h>
 
 #include "client-backend/config.h"
+#include "client-backend/disk_source.h"
 #include "client-backend/frontend/blk.h"
+#include "client-backend/frontend/disk_cached.h"
 #include "client-backend/frontend/disk_swap.h"
 #include "client-backend/frontend/vhost_server.h"
 
 struct disk_service;
+struct disk_share; /* a cache that services have together */
 
 /* Beside the arenas, and as long as they: which pages of a pool are lost (disk_swap.h). */
 void disk_service_lost_path(const char *runtime_dir, uint32_t pool, char path[320]);
 
 struct disk_service_config {
-	const struct fallowd_disk_config *disk; /* socket and serial are filled in */
+	const struct fallowd_disk_config *disk; /* socket, serial and size are filled in */
 	uint32_t pool;
+	struct disk_source *source; /* of a cached disk; the service's from now on, if it is made */
+	struct disk_share **shares; /* the list of all services' caches */
 	unsigned lanes;
 	struct disk_lane *const *lane;
 	const char *runtime_dir;
@@ -25,6 +30,9 @@ struct disk_service_config {
 	struct event_base *base;
 	const struct env *env;
 	const struct vhost_server_ops *ops;
+	/* Every lane has gone through its loop, and let go of the cache (disk_cache_detach()) where
+	 * it is not NULL; then call->done(). */
+	void (*lanes_detach)(void *ctx, struct disk_cache *cache, struct backend_call *call);
 	void *ops_ctx;
 };
 
@@ -36,7 +44,10 @@ void disk_service_end(struct disk_service *s, struct backend_call *call);
 
 /* For status; control thread. */
 const struct blk *disk_service_blk(const struct disk_service *s);
-const struct disk_swap *disk_service_swap(const struct disk_service *s);
+const struct disk_swap *disk_service_swap(const struct disk_service *s); /* NULL: a cached disk */
+const struct disk_cached *disk_service_cached(const struct disk_service *s); /* NULL: a swap disk */
 const struct vhost_server *disk_service_server(const struct disk_service *s);
+/* Disks that have its cache, itself included; 0: a swap disk. */
+unsigned disk_service_sharers(const struct disk_service *s);
 
 #endif

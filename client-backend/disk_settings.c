@@ -76,7 +76,7 @@ int disk_settings_read(const json_t *from, const char *const other[],
 json_t *disk_settings_write(const struct fallowd_disk_config *c)
 {
 	json_t *o = json_object();
-	char text[256];
+	char text[512];
 
 	for (const struct config_field *f = fallowd_disk_schema.fields; f->name; f++) {
 		config_value_print(f, c, text, sizeof(text));

@@ -1,6 +1,6 @@
 /* The registry of guests' disks: which there are, what each needs before it can be served, and what
  * a restart finds. */
-#include "client-backend/disks.h"
+#include "client-backend/disks_impl.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -9,40 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client-backend/disk_settings.h"
-#include "client-backend/state_file.h"
+#include "client-backend/disk_source.h"
 #include "lib/core/log.h"
-
-#define STATE_FILE	 "disks"
-#define STATE_FILE_BYTES (256u << 10)
-#define OWNER_PREFIX	 "disk:"
-
-struct disk {
-	struct disks *disks;
-	bool used, kept, configured;
-	bool command; /* of a command that is still waited for: it fails at the first trouble */
-	bool busy;    /* something asked for it is unanswered */
-	enum disks_state state;
-	struct fallowd_disk_config cfg;	  /* as it was given */
-	struct fallowd_disk_config serve; /* with defaults filled in */
-	uint32_t pool, kept_pool;
-	struct disk_service *service;
-	struct backend_call call;
-	struct reserves_call reserve;
-	char why[256];
-};
-
-struct disks {
-	char state_dir[256];
-	char socket_dir[108];
-	struct pools *pools;
-	const struct disks_ops *ops;
-	void *ctx;
-	bool started;
-	struct backend_call *stop_call; /* stopping */
-	bool stopped;			/* it was answered */
-	struct disk disk[DISKS_MAX];
-};
 
 const char *disks_state_name(enum disks_state s)
 {
@@ -64,6 +32,7 @@ int disks_new(const struct disks_config *cfg, struct pools *pools, const struct 
 	char *slash = strrchr(d->socket_dir, '/');
 	if (slash)
 		*slash = 0;
+	d->linger_retries = cfg->linger_retries;
 	d->pools = pools;
 	d->ops = ops;
 	d->ctx = ctx;
@@ -82,7 +51,7 @@ void disks_delete(struct disks *d)
 	free(d);
 }
 
-static struct disk *disk_of(const struct disks *d, const char *name)
+struct disk *disks_disk_of(const struct disks *d, const char *name)
 {
 	for (unsigned i = 0; i < DISKS_MAX; i++)
 		if (d->disk[i].used && !strcmp(d->disk[i].cfg.name, name))
@@ -105,7 +74,7 @@ static int defaults_fill(struct disk *k)
 	return n < sizeof(s->socket) ? 0 : -ENAMETOOLONG;
 }
 
-static struct disk *disk_take(struct disks *d, const struct fallowd_disk_config *c)
+struct disk *disks_disk_take(struct disks *d, const struct fallowd_disk_config *c)
 {
 	for (unsigned i = 0; i < DISKS_MAX; i++) {
 		struct disk *k = &d->disk[i];
@@ -117,81 +86,6 @@ static struct disk *disk_take(struct disks *d, const struct fallowd_disk_config 
 		return k;
 	}
 	return NULL;
-}
-
-/* ---- what is kept ---- */
-
-static int state_store(struct disks *d)
-{
-	json_t *root = json_object(), *list = json_array();
-
-	for (unsigned i = 0; i < DISKS_MAX; i++) {
-		const struct disk *k = &d->disk[i];
-
-		if (!k->used || !k->kept)
-			continue;
-		json_t *o = disk_settings_write(&k->cfg);
-		json_object_set_new(o, "pool", json_integer(k->pool ? k->pool : k->kept_pool));
-		json_object_set_new(o, "configured", json_boolean(k->configured));
-		json_object_set_new(o, "removing", json_boolean(k->state == DISKS_REMOVING));
-		json_array_append_new(list, o);
-	}
-	json_object_set_new(root, "disks", list);
-	char *text = json_dumps(root, JSON_INDENT(1));
-	json_decref(root);
-	int r = text ? state_file_replace(d->state_dir, STATE_FILE, text) : -ENOMEM;
-	free(text);
-	if (r < 0)
-		log_error(
-			"disks", "cannot write %s/" STATE_FILE ": %s", d->state_dir, strerror(-r));
-	return r;
-}
-
-static int state_read(struct disks *d, const json_t *root, char *err, size_t err_bytes)
-{
-	static const char *const other[] = {"pool", "configured", "removing", NULL};
-	struct fallowd_disk_config c;
-	const json_t *o;
-	size_t i;
-
-	json_array_foreach(json_object_get(root, "disks"), i, o)
-	{
-		int r = disk_settings_read(o, other, &c, err, err_bytes);
-		struct disk *k = r < 0 ? NULL : disk_take(d, &c);
-
-		if (!k)
-			return -EBADMSG;
-		k->kept = true;
-		k->kept_pool = (uint32_t)json_integer_value(json_object_get(o, "pool"));
-		k->configured = json_is_true(json_object_get(o, "configured"));
-		if (json_is_true(json_object_get(o, "removing")))
-			k->state = DISKS_REMOVING;
-	}
-	return 0;
-}
-
-int disks_load(struct disks *d, char *err, size_t err_bytes)
-{
-	char *text = malloc(STATE_FILE_BYTES), what[320] = "it is not what was written";
-
-	if (!text)
-		return -ENOMEM;
-	ssize_t n = state_file_read(d->state_dir, STATE_FILE, text, STATE_FILE_BYTES);
-	json_t *root = n < 0 ? NULL : json_loads(text, 0, NULL);
-	int r = n == -ENOENT ? 0 : n < 0 ? (int)n : root ? 0 : -EBADMSG;
-	free(text);
-	if (n < 0 && r)
-		snprintf(err, err_bytes, "cannot read %s/" STATE_FILE ": %s", d->state_dir,
-			strerror(-r));
-	else if (!r && root)
-		r = state_read(d, root, what, sizeof(what));
-	if (r == -EBADMSG)
-		snprintf(err, err_bytes,
-			"%s/" STATE_FILE " is damaged (%s): restore it, or remove it "
-			"and add the disks again",
-			d->state_dir, what);
-	json_decref(root);
-	return r;
 }
 
 /* ---- towards being served ---- */
@@ -227,9 +121,17 @@ static bool permanent(int status)
 	       status == -ENOENT || status == -EFBIG || status == -ENAMETOOLONG;
 }
 
+static void source_drop(struct disk *k)
+{
+	if (k->source)
+		k->disks->ops->source_close(k->disks->ctx, k->source);
+	k->source = NULL;
+}
+
 static void disk_fail(struct disk *k, int status, const char *why)
 {
 	k->busy = false;
+	source_drop(k);
 	if (k->disks->stop_call) {
 		settled(k->disks);
 		return;
@@ -241,10 +143,10 @@ static void disk_fail(struct disk *k, int status, const char *why)
 		state_set(k, DISKS_FAILED, "%s", why);
 		if (k->kept) {
 			k->kept = false;
-			state_store(k->disks);
+			disks_state_store(k->disks);
 		}
 		/* It never was: nothing of it stays. */
-		if (k->pool)
+		if (k->pool && !k->shared)
 			pool_destroy(k);
 	}
 	settled(k->disks);
@@ -257,11 +159,12 @@ static void disk_serve(struct disk *k)
 
 	k->busy = false;
 	if (d->stop_call) {
+		source_drop(k);
 		settled(d);
 		return;
 	}
 	if (!k->kept || k->kept_pool != k->pool) {
-		if (k->kept && k->kept_pool)
+		if (k->kept && k->kept_pool && k->cfg.kind == FALLOWD_DISK_SWAP)
 			log_warn("disks",
 				"the pages of disk %s are gone with the arenas: it is empty now, "
 				"and "
@@ -269,17 +172,18 @@ static void disk_serve(struct disk *k)
 				k->cfg.name);
 		k->kept = true;
 		k->kept_pool = k->pool;
-		int r = state_store(d);
+		int r = disks_state_store(d);
 		if (r < 0) {
 			disk_fail(k, r, "state_dir cannot be written");
 			return;
 		}
 	}
-	int r = d->ops->serve(d->ctx, &k->serve, k->pool, &k->service, err, sizeof(err));
+	int r = d->ops->serve(d->ctx, &k->serve, k->pool, k->source, &k->service, err, sizeof(err));
 	if (r < 0) {
 		disk_fail(k, r, err);
 		return;
 	}
+	k->source = NULL;
 	k->command = false;
 	state_set(k, DISKS_SERVING, "%s", "");
 }
@@ -292,6 +196,68 @@ static void on_reserved(struct reserves_call *c, int status)
 		disk_fail(k, status, c->why[0] ? c->why : strerror(-status));
 	else
 		disk_serve(k);
+}
+
+static void pool_ask(struct disk *k);
+
+/* The pool of what the image was before is gone: another one. */
+static void on_stale_destroyed(struct backend_call *call, int status, uint64_t value)
+{
+	struct disk *k = (struct disk *)((char *)call - offsetof(struct disk, call));
+	uint32_t pool = k->pool;
+
+	if (status && status != -ENOENT) {
+		disk_fail(k, status, "its stale pages could not be removed");
+		return;
+	}
+	k->pool = 0;
+	k->disks->ops->forget(k->disks->ctx, pool);
+	if (k->disks->stop_call) {
+		k->busy = false;
+		source_drop(k);
+		settled(k->disks);
+		return;
+	}
+	pool_ask(k);
+}
+
+/* Another disk that uses the same pool. */
+static bool pool_in_use(const struct disk *k)
+{
+	if (!k->shared)
+		return false;
+	for (unsigned i = 0; i < DISKS_MAX; i++) {
+		const struct disk *o = &k->disks->disk[i];
+
+		if (o != k && o->used && o->service && o->pool == k->pool)
+			return true;
+	}
+	return false;
+}
+
+/* Is what the pool holds still the image's? */
+static void cache_check(struct disk *k)
+{
+	static const uint8_t none[16];
+	struct disks *d = k->disks;
+	const char *why;
+
+	if (pool_in_use(k) || d->ops->source_valid(d->ctx, &k->serve, k->source, k->pool, &why)) {
+		disk_serve(k);
+		return;
+	}
+	if (k->dropped) {
+		disk_fail(k, -EIO, why);
+		return;
+	}
+	log_warn("disks", "what was cached of disk %s is dropped: %s", k->cfg.name, why);
+	k->dropped = true;
+	k->stale_drops++;
+	k->call.done = on_stale_destroyed;
+	const struct engine_pool_desc *p = pools_find(d->pools, k->pool);
+	char owner[ENGINE_NAME_BYTES];
+	snprintf(owner, sizeof(owner), "%s", p ? p->owner : "");
+	pools_destroy(d->pools, owner, none, k->pool, &k->call);
 }
 
 static void on_opened(struct backend_call *call, int status, uint64_t value)
@@ -312,7 +278,12 @@ static void on_opened(struct backend_call *call, int status, uint64_t value)
 	k->pool = (uint32_t)value;
 	if (d->stop_call) {
 		k->busy = false;
+		source_drop(k);
 		settled(d);
+		return;
+	}
+	if (k->source) {
+		cache_check(k);
 		return;
 	}
 	state_set(k, DISKS_RESERVING, "%s", "");
@@ -321,20 +292,37 @@ static void on_opened(struct backend_call *call, int status, uint64_t value)
 	d->ops->reserve(d->ctx, k->pool, k->cfg.size_bytes / ENGINE_PAGE_BYTES, &k->reserve);
 }
 
-static void disk_start(struct disk *k)
+static void on_base_opened(struct backend_call *call, int status, uint64_t value)
+{
+	struct disk *k = (struct disk *)((char *)call - offsetof(struct disk, call));
+
+	if (status || k->disks->stop_call) {
+		disk_fail(k, status,
+			status == -EPERM ? "its account may not have such pools"
+					 : strerror(-status));
+		return;
+	}
+	k->base_pool = k->source->base_pool = (uint32_t)value;
+	pool_ask(k);
+}
+
+/* Whose pool it is: a disk's own, or that of an image that others read, too. */
+static void pool_ask(struct disk *k)
 {
 	static const uint8_t none[16];
 	struct disks *d = k->disks;
 	char owner[ENGINE_NAME_BYTES];
 	unsigned account;
+	bool base = k->source && k->source->base && !k->base_pool;
 
-	int r = defaults_fill(k);
-	if (r < 0) {
-		disk_fail(k, r, "its socket's path would be too long: set another one");
-		return;
-	}
-	snprintf(owner, sizeof(owner), OWNER_PREFIX "%s", k->cfg.name);
-	r = d->ops->account(d->ctx, &k->cfg, &account);
+	k->shared = k->source && k->source->shared;
+	if (base)
+		snprintf(owner, sizeof(owner), "%s", k->source->base->pool_owner);
+	else if (k->shared)
+		snprintf(owner, sizeof(owner), "%s", k->source->pool_owner);
+	else
+		snprintf(owner, sizeof(owner), DISKS_OWNER_PREFIX "%s", k->cfg.name);
+	int r = d->ops->account(d->ctx, &k->cfg, &account);
 	if (r < 0) {
 		disk_fail(k, r,
 			r == -ENOENT ? "its account is not in the list of clients" : strerror(-r));
@@ -343,17 +331,58 @@ static void disk_start(struct disk *k)
 	struct pools_request q = {.owner = owner,
 		.account = account,
 		.session = none,
-		.flags = ENGINE_POOL_PERSISTENT,
-		.name = k->cfg.name,
+		.flags = k->source ? 0 : ENGINE_POOL_PERSISTENT,
+		.spill = k->source,
+		.name = base || k->shared ? "cache" : k->cfg.name,
 		.uuid = none,
 		.secret = none,
 		.codec = (uint8_t)k->cfg.codec,
-		.copies = (uint8_t)k->cfg.copies,
-		.disk = (uint8_t)k->cfg.disk};
+		.copies = (uint8_t)(k->source ? 1 : k->cfg.copies),
+		.disk = (uint8_t)(k->source ? POOLS_DISK_NEVER : k->cfg.disk)};
 	k->state = DISKS_OPENING;
 	k->busy = true;
-	k->call.done = on_opened;
+	k->call.done = base ? on_base_opened : on_opened;
 	pools_open(d->pools, &q, &k->call);
+}
+
+static void on_source(struct disks_opening *o, int status, struct disk_source *source)
+{
+	struct disk *k = (struct disk *)((char *)o - offsetof(struct disk, opening));
+
+	if (status < 0 || k->disks->stop_call) {
+		k->source = source;
+		/* An image may come, or be let go. */
+		disk_fail(k, status == -EINVAL || status == -EFBIG ? status : -EAGAIN, o->err);
+		return;
+	}
+	if (source->image->notes[0])
+		log_warn("disks", "disk %s: %s: %s", k->cfg.name, k->cfg.image,
+			source->image->notes);
+	k->source = source;
+	k->serve.size_bytes = source->identity.size_bytes;
+	k->base_pool = 0;
+	pool_ask(k);
+}
+
+static void disk_start(struct disk *k)
+{
+	struct disks *d = k->disks;
+
+	int r = defaults_fill(k);
+	if (r < 0) {
+		disk_fail(k, r, "its socket's path would be too long: set another one");
+		return;
+	}
+	if (k->cfg.kind != FALLOWD_DISK_CACHED) {
+		pool_ask(k);
+		return;
+	}
+	if (k->command)
+		k->state = DISKS_OPENING;
+	k->busy = true;
+	k->dropped = false;
+	k->opening.done = on_source;
+	d->ops->source_open(d->ctx, &k->serve, &k->opening);
 }
 
 /* ---- the end of a disk ---- */
@@ -376,7 +405,7 @@ static void on_destroyed(struct backend_call *call, int status, uint64_t value)
 	if (k->state == DISKS_REMOVING) {
 		log_info("disks", "disk %s was removed", k->cfg.name);
 		k->used = k->kept = false;
-		state_store(d);
+		disks_state_store(d);
 	}
 	settled(d);
 }
@@ -386,7 +415,7 @@ static void pool_destroy(struct disk *k)
 	static const uint8_t none[16];
 	char owner[ENGINE_NAME_BYTES];
 
-	snprintf(owner, sizeof(owner), OWNER_PREFIX "%s", k->cfg.name);
+	snprintf(owner, sizeof(owner), DISKS_OWNER_PREFIX "%s", k->cfg.name);
 	k->busy = true;
 	k->call.done = on_destroyed;
 	pools_destroy(k->disks->pools, owner, none, k->pool, &k->call);
@@ -398,15 +427,18 @@ static uint32_t pool_find(const struct disks *d, const char *name)
 	const struct engine_pool_desc *p;
 
 	for (uint32_t cursor = 0; (p = pools_next(d->pools, &cursor));)
-		if (!strncmp(p->owner, OWNER_PREFIX, strlen(OWNER_PREFIX)) &&
-			!strcmp(p->owner + strlen(OWNER_PREFIX), name))
+		if (!strncmp(p->owner, DISKS_OWNER_PREFIX, strlen(DISKS_OWNER_PREFIX)) &&
+			!strcmp(p->owner + strlen(DISKS_OWNER_PREFIX), name))
 			return p->id;
 	return 0;
 }
 
 static void removal_go_on(struct disk *k)
 {
-	if (!k->pool)
+	/* The pool of an image stays for a while, for the next disk. */
+	if (k->shared)
+		k->pool = 0;
+	else if (!k->pool)
 		k->pool = pool_find(k->disks, k->cfg.name);
 	if (k->pool)
 		pool_destroy(k);
@@ -435,7 +467,7 @@ static void disk_unserve(struct disk *k)
 
 int disks_remove(struct disks *d, const char *name, bool force, char *err, size_t err_bytes)
 {
-	struct disk *k = disk_of(d, name);
+	struct disk *k = disks_disk_of(d, name);
 
 	if (!k) {
 		snprintf(err, err_bytes, "there is no disk %.48s", name);
@@ -466,7 +498,7 @@ int disks_remove(struct disks *d, const char *name, bool force, char *err, size_
 	k->why[0] = 0;
 	/* A restart goes on with it. */
 	if (k->kept)
-		state_store(d);
+		disks_state_store(d);
 	if (k->service)
 		disk_unserve(k);
 	else
@@ -478,7 +510,7 @@ int disks_remove(struct disks *d, const char *name, bool force, char *err, size_
 
 int disks_add(struct disks *d, const struct fallowd_disk_config *c, char *err, size_t err_bytes)
 {
-	struct disk *k = disk_of(d, c->name);
+	struct disk *k = disks_disk_of(d, c->name);
 
 	if (k && (k->kept || k->busy || k->configured || k->state != DISKS_FAILED)) {
 		snprintf(err, err_bytes, "there is a disk %s already", c->name);
@@ -495,7 +527,7 @@ int disks_add(struct disks *d, const struct fallowd_disk_config *c, char *err, s
 			return -EEXIST;
 		}
 	}
-	k = d->stop_call ? NULL : disk_take(d, c);
+	k = d->stop_call ? NULL : disks_disk_take(d, c);
 	if (!k) {
 		snprintf(err, err_bytes, "there are %u disks already, which is the limit",
 			DISKS_MAX);
@@ -520,14 +552,14 @@ static void size_mismatch(struct disk *k, const struct fallowd_disk_config *c)
 
 static void disk_configure(struct disks *d, const struct fallowd_disk_config *c)
 {
-	struct disk *k = disk_of(d, c->name);
+	struct disk *k = disks_disk_of(d, c->name);
 
 	if (k && !k->kept && !k->busy && k->state == DISKS_FAILED) {
 		k->used = false; /* a command's, refused */
 		k = NULL;
 	}
 	if (!k) {
-		k = disk_take(d, c);
+		k = disks_disk_take(d, c);
 		if (!k) {
 			log_error(
 				"disks", "disk %s: there are %u disks already", c->name, DISKS_MAX);
@@ -576,47 +608,17 @@ void disks_configure(struct disks *d, const struct fallowd_disk_config *list, ui
 				"disk %s is not in the configuration any more: it is kept until "
 				"`fallow disk rm %s`",
 				k->cfg.name, k->cfg.name);
-			state_store(d);
+			disks_state_store(d);
 		}
 	}
 	for (uint32_t i = 0; i < count; i++)
 		disk_configure(d, &list[i]);
 }
 
-static void orphan_destroyed(struct backend_call *call, int status, uint64_t value)
-{
-	free(call);
-}
-
-/* Pools that were made for a disk that was not kept: its making was cut short. */
-static void orphans_destroy(struct disks *d)
-{
-	static const uint8_t none[16];
-	const struct engine_pool_desc *p;
-
-	for (uint32_t cursor = 0; (p = pools_next(d->pools, &cursor));) {
-		if (strncmp(p->owner, OWNER_PREFIX, strlen(OWNER_PREFIX)) ||
-			disk_of(d, p->owner + strlen(OWNER_PREFIX)))
-			continue;
-		struct backend_call *call = malloc(sizeof(*call));
-		uint32_t id = p->id;
-
-		if (!call)
-			return;
-		log_warn("disks", "nobody knows the disk of pool %u (%s): its pages are removed",
-			id, p->owner);
-		call->done = orphan_destroyed;
-		char owner[ENGINE_NAME_BYTES];
-		snprintf(owner, sizeof(owner), "%s", p->owner);
-		pools_destroy(d->pools, owner, none, id, call);
-		d->ops->forget(d->ctx, id);
-	}
-}
-
 void disks_start(struct disks *d)
 {
 	d->started = true;
-	orphans_destroy(d);
+	disks_orphans_destroy(d);
 	for (unsigned i = 0; i < DISKS_MAX; i++) {
 		struct disk *k = &d->disk[i];
 
@@ -629,6 +631,8 @@ void disks_start(struct disks *d)
 
 void disks_retry(struct disks *d)
 {
+	if (!d->stop_call)
+		disks_unused_destroy(d);
 	for (unsigned i = 0; i < DISKS_MAX && !d->stop_call; i++) {
 		struct disk *k = &d->disk[i];
 
@@ -668,6 +672,8 @@ static void info_fill(const struct disk *k, struct disks_info *out)
 		.why = k->why,
 		.configured = k->configured,
 		.pool = k->pool,
+		.shared = k->shared,
+		.stale_drops = k->stale_drops,
 		.service = k->busy && k->state != DISKS_SERVING ? NULL : k->service};
 }
 
@@ -686,7 +692,7 @@ bool disks_next(const struct disks *d, unsigned *cursor, struct disks_info *out)
 
 bool disks_find(const struct disks *d, const char *name, struct disks_info *out)
 {
-	const struct disk *k = disk_of(d, name);
+	const struct disk *k = disks_disk_of(d, name);
 
 	if (k)
 		info_fill(k, out);

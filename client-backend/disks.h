@@ -30,16 +30,33 @@ const char *disks_state_name(enum disks_state s);
 
 struct disks;
 struct disk_service; /* what serves one disk */
+struct disk_source;  /* what a cached disk is a cache of */
+
+/* An image that is being opened; the caller's until done(). source: the caller's then. err: one
+ * sentence when status is negative. */
+struct disks_opening {
+	void (*done)(struct disks_opening *o, int status, struct disk_source *source);
+	char err[256];
+};
 
 struct disks_ops {
 	/* Whose account pays: as accounts_of_disk(). */
 	int (*account)(void *ctx, const struct fallowd_disk_config *c, unsigned *account);
 	/* As reserves_set(). */
 	void (*reserve)(void *ctx, uint32_t pool, uint64_t pages, struct reserves_call *call);
-	/* Listens for the guest. c: socket and serial are filled in. A negative errno with one
-	 * sentence in err. */
+	/* Of a cached disk: opens its image, as disk_source_open(), within some seconds; then
+	 * o->done(), maybe from inside. c is valid only during the call. */
+	void (*source_open)(
+		void *ctx, const struct fallowd_disk_config *c, struct disks_opening *o);
+	void (*source_close)(void *ctx, struct disk_source *s);
+	/* As disk_source_valid(). */
+	bool (*source_valid)(void *ctx, const struct fallowd_disk_config *c,
+		const struct disk_source *s, uint32_t pool, const char **why);
+	/* Listens for the guest. c: socket, serial and size are filled in. source: NULL for a swap
+	 * disk; the service's from now on, if it is made. A negative errno with one sentence in
+	 * err. */
 	int (*serve)(void *ctx, const struct fallowd_disk_config *c, uint32_t pool,
-		struct disk_service **out, char *err, size_t err_bytes);
+		struct disk_source *source, struct disk_service **out, char *err, size_t err_bytes);
 	/* Ends it, finishing what is in flight, and frees it; then call->done(0). */
 	void (*unserve)(void *ctx, struct disk_service *s, struct backend_call *call);
 	bool (*connected)(void *ctx, const struct disk_service *s);
@@ -50,6 +67,7 @@ struct disks_ops {
 struct disks_config {
 	const char *state_dir;
 	const char *socket_path; /* of the clients' socket: disks' sockets are beside it */
+	unsigned linger_retries; /* disks_retry() calls that a shared pool survives unused */
 };
 
 struct disks_info {
@@ -59,6 +77,8 @@ struct disks_info {
 	bool configured;		    /* the configuration names it */
 	uint32_t pool;			    /* 0: none yet */
 	const struct disk_service *service; /* NULL: not served */
+	bool shared;			    /* its pool is that of an image, with others */
+	uint64_t stale_drops;		    /* times that its cache was not the image's any more */
 };
 
 /* Strings are copied. -ENOMEM. */

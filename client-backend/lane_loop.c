@@ -252,6 +252,11 @@ void lane_message(struct lane *l, const struct lane_msg *m)
 	case LANE_POOL_RESERVE:
 		reserve_message(l, m);
 		break;
+	case LANE_CACHE_DETACH:
+		if (m->cache)
+			disk_cache_detach(m->cache, l->disks);
+		call_answer(l, m, 0, 0);
+		break;
 	case LANE_ACCOUNT_SET:
 		if (engine_account_set(l->engine, m->account.index, &m->account.value) < 0)
 			log_error("lane", "account %s was refused by lane %u",

@@ -5,6 +5,7 @@
 
 #include "client-backend/call.h"
 #include "client-backend/engine/engine.h"
+#include "client-backend/frontend/disk_cached.h"
 #include "client-backend/frontend/socket_lane.h"
 #include "client-backend/frontend/vhost_lane.h"
 #include "client-backend/tier/remote.h"
@@ -30,6 +31,7 @@ enum lane_msg_type {
 	LANE_POOL_DESTROY,   /* pool_id, call */
 	LANE_POOL_PAGES,     /* pool_id, call: value is the number of pages */
 	LANE_POOL_RESERVE,   /* reserve, call: value is the number of pages that are possible */
+	LANE_CACHE_DETACH,   /* cache (NULL: none), call: answered when nothing of it is used */
 	LANE_ACCOUNT_SET,    /* account */
 	LANE_TUNE,	     /* tune */
 	LANE_PING,	     /* call */
@@ -55,6 +57,7 @@ struct lane_msg {
 		struct lane_link link;
 		struct socket_attachment *session;
 		struct vhost_queue *queue;
+		struct disk_cache *cache;
 		struct engine_pool_desc pool;
 		uint32_t pool_id;
 		struct {

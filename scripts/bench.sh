@@ -15,10 +15,11 @@ Usage: ./run bench [NAME...]
   socket     libfallow against the engine called in-process
   donor      memory of a memory server beside what it leases
   idle       CPU time of idle daemons
+  cached     a guest's re-read of a cached disk against the throttled disk itself
   rdma       Fallow over verbs beside raw verbs, NVMe-oF, NBD, a virtio disk and zram, on lab
              machines; about half an hour without KVM (rdma --help)
 
-Without a name all but rdma run. Each prints JSON lines; bench/results/NAME.json keeps the last run's, after a
+Without a name all but rdma and cached run. Each prints JSON lines; bench/results/NAME.json keeps the last run's, after a
 line with the date and the machine. Exit status 1 when a target was missed. Quiet machines only: two
 loads on the same cores make every ratio worthless.
 EOF
@@ -37,7 +38,7 @@ fi
 names=()
 for arg in "$@"; do
 	case $arg in
-	engine | memory | clean | transport | socket | donor | idle) names+=("$arg") ;;
+	engine | memory | clean | transport | socket | donor | idle | cached) names+=("$arg") ;;
 	-h | --help)
 		usage
 		exit 0
@@ -67,7 +68,7 @@ run_one() {
 	clean) "$bin/bench_engine" clean ;;
 	transport) "$bin/bench_transport" --json ;;
 	socket) "$bin/bench_socket" --json ;;
-	donor | idle) bash "bench/$1.sh" "$bin" ;;
+	donor | idle | cached) bash "bench/$1.sh" "$bin" ;;
 	esac
 }
 

@@ -4,14 +4,14 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 build_packages="gcc libc6-dev cmake ninja-build pkg-config protobuf-c-compiler libprotobuf-c-dev
-	libevent-dev libibverbs-dev librdmacm-dev liblz4-dev libzstd-dev libxxhash-dev liburing-dev
+	libevent-dev libibverbs-dev librdmacm-dev liblz4-dev libzstd-dev libxxhash-dev liburing-dev libnbd-dev
 	libyaml-dev libssl-dev libjansson-dev libsystemd-dev libcmocka-dev"
-test_packages="socat jq curl python3 procps"
+test_packages="socat jq curl python3 procps nbdkit qemu-utils"
 fuzz_packages="clang libclang-rt-14-dev"
 lab_packages="qemu-system-x86 busybox-static kmod cpio binutils util-linux iproute2 rdma-core ibverbs-providers perftest jq"
 # What the bench over verbs measures Fallow against.
 peers_packages="fio nvme-cli nbdkit nbd-client python3-minimal redis-server redis-tools"
-guest_packages="qemu-system-x86 qemu-system-common busybox-static kmod cpio binutils util-linux e2fsprogs fio jq"
+guest_packages="qemu-system-x86 qemu-system-common busybox-static kmod cpio binutils util-linux e2fsprogs fio jq qemu-utils nbdkit"
 
 wanted=$build_packages
 for group in "$@"; do

@@ -10,15 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SECTORS_PER_BLOCK (BLK_BLOCK_BYTES / BLK_SECTOR_BYTES)
-
 struct blk {
 	struct blk_config cfg;
 	const struct blk_store_ops *ops;
 	void *store;
 	const struct env *env;
-	uint8_t wce;		  /* control thread: what the driver wrote last */
-	struct blk_stats stats[]; /* by lane */
+	_Atomic uint8_t own_writeback;
+	_Atomic uint8_t *writeback; /* what the driver wrote last */
+	_Atomic bool flush_unknown; /* the driver knows no flush: every write is flushed */
+	struct blk_stats stats[];   /* by lane */
 };
 
 static_assert(sizeof(struct blk_range) <= sizeof(((struct vhost_request *)0)->dev_priv),
@@ -41,8 +41,11 @@ const char *blk_refusal_name(enum blk_refusal r)
 int blk_new(const struct blk_config *cfg, const struct blk_store_ops *ops, void *store,
 	const struct env *env, struct blk **out)
 {
-	if (!cfg->size_bytes || cfg->size_bytes % BLK_BLOCK_BYTES || cfg->lanes < 1 ||
-		cfg->lanes > BLK_MAX_LANES || cfg->queues < 1 || cfg->queues > VHOST_MAX_QUEUES)
+	if (!cfg->size_bytes || cfg->block_bytes < BLK_SECTOR_BYTES ||
+		cfg->block_bytes > BLK_PHYSICAL_BYTES ||
+		cfg->block_bytes & (cfg->block_bytes - 1) || cfg->size_bytes % cfg->block_bytes ||
+		cfg->lanes < 1 || cfg->lanes > BLK_MAX_LANES || cfg->queues < 1 ||
+		cfg->queues > VHOST_MAX_QUEUES)
 		return -EINVAL;
 	struct blk *b = calloc(1, sizeof(*b) + cfg->lanes * sizeof(struct blk_stats));
 	if (!b)
@@ -51,6 +54,8 @@ int blk_new(const struct blk_config *cfg, const struct blk_store_ops *ops, void 
 	b->ops = ops;
 	b->store = store;
 	b->env = env;
+	b->own_writeback = cfg->volatile_cache;
+	b->writeback = cfg->writeback ? cfg->writeback : &b->own_writeback;
 	*out = b;
 	return 0;
 }
@@ -69,11 +74,15 @@ const struct blk_stats *blk_stats(const struct blk *b, unsigned lane)
 
 static uint64_t blk_features(void *dev)
 {
-	return 1ull << VIRTIO_BLK_F_SIZE_MAX | 1ull << VIRTIO_BLK_F_SEG_MAX |
-	       1ull << VIRTIO_BLK_F_BLK_SIZE | 1ull << VIRTIO_BLK_F_FLUSH |
-	       1ull << VIRTIO_BLK_F_TOPOLOGY | 1ull << VIRTIO_BLK_F_CONFIG_WCE |
-	       1ull << VIRTIO_BLK_F_MQ | 1ull << VIRTIO_BLK_F_DISCARD |
-	       1ull << VIRTIO_BLK_F_WRITE_ZEROES;
+	const struct blk *b = dev;
+	uint64_t f = 1ull << VIRTIO_BLK_F_SIZE_MAX | 1ull << VIRTIO_BLK_F_SEG_MAX |
+		     1ull << VIRTIO_BLK_F_BLK_SIZE | 1ull << VIRTIO_BLK_F_FLUSH |
+		     1ull << VIRTIO_BLK_F_TOPOLOGY | 1ull << VIRTIO_BLK_F_CONFIG_WCE |
+		     1ull << VIRTIO_BLK_F_MQ;
+
+	if (b->cfg.readonly)
+		return f | 1ull << VIRTIO_BLK_F_RO;
+	return f | 1ull << VIRTIO_BLK_F_DISCARD | 1ull << VIRTIO_BLK_F_WRITE_ZEROES;
 }
 
 static uint32_t blk_config_read(void *dev, uint8_t out[VHOST_CONFIG_BYTES])
@@ -84,13 +93,15 @@ static uint32_t blk_config_read(void *dev, uint8_t out[VHOST_CONFIG_BYTES])
 		.capacity = htole64(b->cfg.size_bytes / BLK_SECTOR_BYTES),
 		.size_max = htole32(BLK_MAX_SEGMENT_BYTES),
 		.seg_max = htole32(BLK_MAX_SEGMENTS),
-		.blk_size = htole32(BLK_BLOCK_BYTES),
+		.blk_size = htole32(b->cfg.block_bytes),
+		.physical_block_exp =
+			(uint8_t)__builtin_ctz(BLK_PHYSICAL_BYTES / b->cfg.block_bytes),
 		.min_io_size = htole16(1),
-		.wce = b->wce,
+		.wce = atomic_load_explicit(b->writeback, memory_order_relaxed),
 		.num_queues = htole16((uint16_t)b->cfg.queues),
 		.max_discard_sectors = limit,
 		.max_discard_seg = htole32(BLK_MAX_DISCARD_RANGES),
-		.discard_sector_alignment = htole32(SECTORS_PER_BLOCK),
+		.discard_sector_alignment = htole32(BLK_PHYSICAL_BYTES / BLK_SECTOR_BYTES),
 		.max_write_zeroes_sectors = limit,
 		.max_write_zeroes_seg = htole32(BLK_MAX_DISCARD_RANGES),
 		.write_zeroes_may_unmap = 1,
@@ -101,19 +112,31 @@ static uint32_t blk_config_read(void *dev, uint8_t out[VHOST_CONFIG_BYTES])
 	return sizeof(c);
 }
 
-/* There is no volatile cache of our own, so that both modes are the same; the driver may choose. */
+/* Where the store has no volatile cache both modes are the same; the driver may choose. */
 static int blk_config_write(void *dev, uint32_t offset, const uint8_t *data, uint32_t len)
 {
 	struct blk *b = dev;
 
 	if (offset != offsetof(struct virtio_blk_config, wce) || len != 1 || data[0] > 1)
 		return -EINVAL;
-	b->wce = data[0];
+	atomic_store_explicit(b->writeback, data[0], memory_order_relaxed);
 	return 0;
 }
 
 static void blk_features_set(void *dev, uint64_t features)
 {
+	struct blk *b = dev;
+	uint64_t flushes = 1ull << VIRTIO_BLK_F_FLUSH | 1ull << VIRTIO_BLK_F_CONFIG_WCE;
+
+	atomic_store_explicit(&b->flush_unknown, !(features & flushes), memory_order_relaxed);
+}
+
+/* Every write is to be on stable storage before it is answered. */
+static bool writes_through(struct blk *b)
+{
+	return b->cfg.volatile_cache &&
+	       (!atomic_load_explicit(b->writeback, memory_order_relaxed) ||
+		       atomic_load_explicit(&b->flush_unknown, memory_order_relaxed));
 }
 
 /* ---- the guest's buffers ---- */
@@ -230,12 +253,14 @@ static void range_end(struct blk_range *g, int status, enum blk_tier tier)
 	stat_sub(&s->in_flight, 1);
 	if (status)
 		stat_add(&s->errors, 1);
-	if (g->op == BLK_READ) {
+	if (g->type == VIRTIO_BLK_T_IN) {
 		hist_record(&s->read_ns[tier], ns);
 		stat_add(&s->bytes_read, status ? 0 : g->bytes);
-	} else if (g->op == BLK_WRITE) {
+	} else if (g->type == VIRTIO_BLK_T_OUT) {
 		hist_record(&s->write_ns, ns);
 		stat_add(&s->bytes_written, status ? 0 : g->bytes);
+	} else if (g->type == VIRTIO_BLK_T_FLUSH) {
+		hist_record(&s->flush_ns, ns);
 	} else {
 		hist_record(&s->zero_ns, ns);
 	}
@@ -279,6 +304,7 @@ static int zero_next(struct blk_range *g)
 			continue;
 		g->offset = le64toh(z.sector) * BLK_SECTOR_BYTES;
 		g->bytes = (uint32_t)bytes;
+		g->hole = g->type == VIRTIO_BLK_T_DISCARD || flags;
 		return true;
 	}
 	return false;
@@ -286,20 +312,27 @@ static int zero_next(struct blk_range *g)
 
 void blk_range_done(struct blk_range *g, int status, enum blk_tier tier)
 {
-	if (g->op != BLK_ZERO || status) {
-		range_end(g, status, tier);
+	if (!status && g->op == BLK_ZERO) {
+		stat_add(&stats_of(g)->bytes_zeroed, g->bytes);
+		int more = zero_next(g);
+		if (more > 0) {
+			g->blk->ops->submit(g->blk->store, g->lane, g);
+			return;
+		}
+		if (more < 0) {
+			stat_sub(&stats_of(g)->in_flight, 1);
+			refuse(request_of(g), stats_of(g), (enum blk_refusal)(-1 - more));
+			return;
+		}
+	}
+	/* A discard is a hint: there is nothing in it to be kept. */
+	if (!status && (g->op == BLK_WRITE || g->op == BLK_ZERO) &&
+		g->type != VIRTIO_BLK_T_DISCARD && writes_through(g->blk)) {
+		g->op = BLK_FLUSH;
+		g->blk->ops->submit(g->blk->store, g->lane, g);
 		return;
 	}
-	stat_add(&stats_of(g)->bytes_zeroed, g->bytes);
-	int more = zero_next(g);
-	if (more > 0) {
-		g->blk->ops->submit(g->blk->store, g->lane, g);
-	} else if (!more) {
-		range_end(g, 0, tier);
-	} else {
-		stat_sub(&stats_of(g)->in_flight, 1);
-		refuse(request_of(g), stats_of(g), (enum blk_refusal)(-1 - more));
-	}
+	range_end(g, status, tier);
 }
 
 static void range_submit(struct blk_range *g)
@@ -367,6 +400,12 @@ static void id_get(struct blk_range *g)
 	answer(r, VIRTIO_BLK_S_OK);
 }
 
+static bool changes(uint32_t type)
+{
+	return type == VIRTIO_BLK_T_OUT || type == VIRTIO_BLK_T_DISCARD ||
+	       type == VIRTIO_BLK_T_WRITE_ZEROES;
+}
+
 static void blk_submit(void *dev, unsigned lane, struct vhost_request *r)
 {
 	struct blk *b = dev;
@@ -385,6 +424,10 @@ static void blk_submit(void *dev, unsigned lane, struct vhost_request *r)
 	}
 	out_get(r, 0, &h, sizeof(h));
 	uint32_t type = le32toh(h.type);
+	if (b->cfg.readonly && changes(type)) {
+		refuse(r, &b->stats[lane], BLK_REFUSED_TYPE);
+		return;
+	}
 	*g = (struct blk_range){.blk = b, .lane = (uint8_t)lane, .type = (uint8_t)type};
 	switch (type) {
 	case VIRTIO_BLK_T_IN:
@@ -393,9 +436,12 @@ static void blk_submit(void *dev, unsigned lane, struct vhost_request *r)
 		transfer(g, le64toh(h.sector));
 		break;
 	case VIRTIO_BLK_T_FLUSH:
-		/* An acknowledged write is in the store already. */
 		stat_add(&b->stats[lane].flushes, 1);
-		answer(r, VIRTIO_BLK_S_OK);
+		g->op = BLK_FLUSH;
+		if (b->cfg.volatile_cache && !b->cfg.readonly)
+			range_submit(g);
+		else
+			answer(r, VIRTIO_BLK_S_OK);
 		break;
 	case VIRTIO_BLK_T_GET_ID:
 		id_get(g);

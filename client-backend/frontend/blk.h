@@ -15,7 +15,7 @@
  * before it is checked. What is wrong in one is answered with VIRTIO_BLK_S_IOERR or _UNSUPP and
  * counted; it harms nobody else.
  */
-#define BLK_BLOCK_BYTES	       4096u /* logical and physical block */
+#define BLK_PHYSICAL_BYTES     4096u /* physical block */
 #define BLK_SECTOR_BYTES       512u  /* what virtio counts in */
 #define BLK_SERIAL_BYTES       20u
 #define BLK_MAX_SEGMENTS       126u	    /* of data in a request: fits a queue of 128 */
@@ -24,7 +24,8 @@
 #define BLK_MAX_DISCARD_RANGES 16u	    /* of one request */
 #define BLK_MAX_LANES	       64u
 
-enum blk_op { BLK_READ, BLK_WRITE, BLK_ZERO };
+/* BLK_FLUSH: what was written and answered before must be on stable storage; of no range. */
+enum blk_op { BLK_READ, BLK_WRITE, BLK_ZERO, BLK_FLUSH };
 
 /* The slowest tier that a read needed; where nothing was ever written is a tier of its own. */
 enum blk_tier { BLK_TIER_NONE, BLK_TIER_LOCAL, BLK_TIER_REMOTE, BLK_TIER_DISK, BLK_TIERS };
@@ -36,7 +37,7 @@ enum blk_refusal {
 	BLK_REFUSED_LENGTH, /* data that is no multiple of a sector, or of the wrong direction */
 	BLK_REFUSED_RANGE,  /* beyond the end of the disk, or more than a range may be */
 	BLK_REFUSED_FLAGS,  /* of a discard or write-zeroes */
-	BLK_REFUSED_TYPE,   /* no such operation */
+	BLK_REFUSED_TYPE,   /* no such operation, or one that a read-only disk has not */
 	BLK_REFUSALS
 };
 const char *blk_refusal_name(enum blk_refusal r);
@@ -50,10 +51,11 @@ struct blk_range {
 	uint64_t offset; /* bytes on the disk */
 	uint64_t start_ns;
 	uint64_t store[4]; /* the store's own */
-	uint32_t bytes;	   /* never 0 */
+	uint32_t bytes;	   /* never 0, but for BLK_FLUSH */
 	uint8_t op;	   /* enum blk_op */
 	uint8_t type;	   /* virtio's */
-	uint8_t next;	   /* discard, write-zeroes: number of the next range in the request */
+	uint8_t next : 7;  /* discard, write-zeroes: number of the next range in the request */
+	uint8_t hole : 1;  /* the same: the room may be given back */
 	uint8_t lane;	   /* that submitted it */
 };
 
@@ -65,9 +67,17 @@ struct blk_store_ops {
 };
 
 struct blk_config {
-	uint64_t size_bytes; /* a multiple of BLK_BLOCK_BYTES, not 0 */
-	unsigned lanes;	     /* 1..BLK_MAX_LANES */
-	unsigned queues;     /* 1..VHOST_MAX_QUEUES */
+	uint64_t size_bytes;  /* a multiple of block_bytes, not 0 */
+	uint32_t block_bytes; /* logical block: BLK_SECTOR_BYTES..BLK_PHYSICAL_BYTES */
+	unsigned lanes;	      /* 1..BLK_MAX_LANES */
+	unsigned queues;      /* 1..VHOST_MAX_QUEUES */
+	bool readonly;	      /* no request that would change it reaches the store */
+	/* What the store was given may be lost with the host until BLK_FLUSH: the guest may choose
+	 * to have every write flushed before it is answered. */
+	bool volatile_cache;
+	/* That choice, 1: it flushes by itself; outlives the blk; NULL: it does not outlive it. A
+	 * front end that comes back after a restart does not say it again. */
+	_Atomic uint8_t *writeback;
 	char serial[BLK_SERIAL_BYTES + 1];
 };
 
@@ -79,7 +89,7 @@ struct blk_stats {
 	stat_t in_flight; /* gauge */
 	stat_t refused[BLK_REFUSALS];
 	struct hist read_ns[BLK_TIERS]; /* from the ring to done, by the slowest tier */
-	struct hist write_ns, zero_ns;
+	struct hist write_ns, zero_ns, flush_ns;
 };
 
 struct blk;

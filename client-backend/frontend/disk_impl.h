@@ -6,21 +6,81 @@
 #include <assert.h>
 
 #include "client-backend/frontend/disk_swap.h"
+#include "client-backend/image/image.h"
 #include "lib/core/ring.h"
 
 #define DISK_HASH 512u /* power of two, more than DISK_LANE_PAGES */
 
 /* What this lane does of a range: the pages of its own. */
 struct disk_part {
-	struct disk_swap *disk;
+	struct disk_store *store;
 	struct blk_range *g;
 	uint64_t page, end; /* the next one to be started; the one after the last */
-	uint32_t under_way; /* pages started and not ended; and 1 while part_run() holds it */
+	uint32_t under_way; /* pages started and not ended; and 1 while parts_run() holds it */
 	int status;	    /* the first that went wrong */
 	enum blk_tier tier;
-	uint8_t from; /* the lane that asked */
+	uint8_t from;	      /* the lane that asked */
+	struct disk_sub *sub; /* NULL: for a range */
 	struct blk_cursor cursor;
-	struct disk_part *next; /* of the run queue or the unused */
+	struct disk_part *next; /* of a queue or the unused */
+};
+
+/*
+ * Pages of a range that another store has, for one that is being worked on: a part of a part. It
+ * needs no sub of its own, so with credits of their own they cannot wait for each other in a
+ * circle.
+ */
+struct disk_sub {
+	struct disk_store *store;
+	struct blk_range *g;
+	uint32_t page, pages; /* of one lane */
+	/* On the lane that asked. */
+	void (*done)(struct disk_sub *s, int status, enum blk_tier tier);
+	struct disk_sub *next;
+};
+
+struct disk_queue {
+	struct disk_part *first, *last;
+};
+
+static inline void disk_queue_put(struct disk_queue *q, struct disk_part *p)
+{
+	p->next = NULL;
+	if (q->first)
+		q->last->next = p;
+	else
+		q->first = p;
+	q->last = p;
+}
+
+static inline struct disk_part *disk_queue_take(struct disk_queue *q)
+{
+	struct disk_part *p = q->first;
+
+	q->first = p->next;
+	p->next = NULL;
+	return p;
+}
+
+#define DISK_CHUNK_PAGES 256u /* neighbours that belong to the same lane */
+
+static inline struct engine_key disk_page_key(uint32_t pool, uint32_t page)
+{
+	return (struct engine_key){.oid = {DISK_OID0}, .pool = pool, .index = page};
+}
+
+static inline unsigned disk_page_lane(const struct disk_store *s, uint64_t page, unsigned lanes)
+{
+	struct engine_key k = disk_page_key(s->pool, (uint32_t)page);
+
+	return s->one_lane >= 0 ? (unsigned)s->one_lane : engine_key_lane(&k, lanes);
+}
+
+/* Something that gathers work of many pages, and is told when it will be no more. */
+struct disk_gather {
+	struct disk_gather *next;
+	bool listed;
+	void (*close)(struct disk_gather *g);
 };
 
 enum disk_step { DISK_STEP_START, DISK_STEP_GET, DISK_STEP_PUT };
@@ -55,13 +115,15 @@ struct disk_slot {
 };
 
 struct disk_part_msg {
-	struct disk_swap *disk;
+	struct disk_store *store;
 	struct blk_range *g;
+	struct disk_sub *sub; /* NULL: all of the range that is the lane's */
 	uint32_t from;
 };
 
 struct disk_done_msg {
 	struct blk_range *g;
+	struct disk_sub *sub;
 	int status;
 	uint16_t tier;
 	uint16_t by; /* the lane whose credit comes back */
@@ -74,13 +136,18 @@ struct disk_lane {
 	struct disk_lane *peer[BLK_MAX_LANES];
 	struct ring parts, dones;
 	int epoll_fd;
+	struct image_lane *images;
 	struct disk_lane_stats stats;
 
 	/* lane thread only */
-	unsigned credit[BLK_MAX_LANES];		  /* parts that may still be sent to it */
+	unsigned credit[BLK_MAX_LANES]; /* parts that may still be sent to it */
+	unsigned sub_credit[BLK_MAX_LANES];
+	struct disk_sub *sub_pending;		  /* without a credit yet */
 	struct blk_range *pending, **pending_end; /* with lanes to which no part was sent yet */
 	bool pending_retry;
-	struct disk_part *run, **run_end; /* with pages to start */
+	struct disk_queue run;	/* with pages to start */
+	struct disk_queue full; /* of swap disks, waiting for bounce pages */
+	struct disk_gather *gathers;
 	struct disk_part *part_unused;
 	struct disk_slot *slot_unused;
 	struct disk_slot *hash[DISK_HASH];
@@ -95,12 +162,20 @@ struct disk_lane {
 /* disk_swap.c: a file that lives as long as the arenas, mapped whole; made when missing, NULL:
  * anonymous memory. -EINVAL: it is of another length. */
 int disk_file_map(const char *path, size_t bytes, void **out);
-/* disk_page.c: starts the next pages of a part, at most `budget`; returns how many. *room false: it
- * stopped for want of a bounce page. */
-unsigned disk_part_run(struct disk_lane *l, struct disk_part *p, unsigned budget, bool *room);
+/* disk_page.c: disk_store.run of a swap disk. */
+unsigned disk_swap_run(
+	struct disk_lane *l, struct disk_part *p, unsigned budget, struct disk_queue **full);
 /* disk_page.c: puts what a kill left in bounce pages, as far as there is room. */
 void disk_left_run(struct disk_lane *l);
-/* disk_lane.c: a page ended, or the hold of disk_part_run(). */
+/* disk_lane.c: there is room for the parts of this queue: before the others, in order. */
+void disk_lane_resume(struct disk_lane *l, struct disk_queue *q);
+/* disk_lane.c: starts it at the lane that has its pages; it ends later, or before this returns. */
+void disk_lane_sub(struct disk_lane *l, struct disk_sub *s);
+/* disk_lane.c: closes it at the end of the round. */
+void disk_lane_gather(struct disk_lane *l, struct disk_gather *g);
+/* disk_lane.c: the next page of this part that this lane owns; p->end: none. */
+void disk_part_find(const struct disk_lane *l, struct disk_part *p);
+/* disk_lane.c: a page ended, or the hold of parts_run(). */
 void disk_part_release(struct disk_lane *l, struct disk_part *p);
 
 #endif

@@ -15,9 +15,10 @@
 #define PAGES_PER_RUN	 256u /* started before the lane looks at something else */
 #define PAGES_PER_TURN	 32u  /* of one part before it is the next one's turn */
 #define MESSAGES_PER_RUN 64u
+#define GATHER_ROUNDS	 4u
 
 /* The words of blk_range.store. */
-enum { WORD_DISK, WORD_UNSENT, WORD_NEXT, WORD_STATE };
+enum { WORD_STORE, WORD_UNSENT, WORD_NEXT, WORD_STATE };
 
 /* What the queue's lane keeps of a range, packed into one word. */
 struct range_state {
@@ -42,7 +43,7 @@ static struct blk_range **next_of(struct blk_range *g)
 
 static int rings_init(struct disk_lane *l)
 {
-	uint32_t n = l->lanes * DISK_LANE_CREDITS;
+	uint32_t n = l->lanes * (DISK_LANE_CREDITS + DISK_SUB_CREDITS);
 	struct epoll_event ev = {.events = EPOLLIN};
 
 	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -51,6 +52,8 @@ static int rings_init(struct disk_lane *l)
 	int r = ring_init(&l->parts, n, sizeof(struct disk_part_msg));
 	if (!r)
 		r = ring_init(&l->dones, n, sizeof(struct disk_done_msg));
+	if (!r)
+		r = image_lane_new(l->lane, l->epoll_fd, &l->images);
 	if (!r && (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, ring_fd(&l->parts), &ev) < 0 ||
 			  epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, ring_fd(&l->dones), &ev) < 0))
 		r = -errno;
@@ -81,14 +84,13 @@ int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const st
 	struct disk_lane *l = calloc(1, sizeof(*l));
 	if (!l)
 		return -ENOMEM;
-	uint32_t parts = lanes * DISK_LANE_CREDITS;
+	uint32_t parts = lanes * (DISK_LANE_CREDITS + DISK_SUB_CREDITS);
 	l->lane = lane;
 	l->lanes = lanes;
 	l->engine = engine;
 	l->env = env;
 	l->parts.event_fd = l->dones.event_fd = l->epoll_fd = -1;
 	l->pending_end = &l->pending;
-	l->run_end = &l->run;
 	l->part = calloc(parts, sizeof(*l->part));
 	int r = l->part ? rings_init(l) : -ENOMEM;
 	if (!r)
@@ -103,8 +105,10 @@ int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const st
 	}
 	for (unsigned i = 0; i < DISK_LANE_PAGES; i++)
 		slot_init(l, i);
-	for (unsigned i = 0; i < lanes; i++)
+	for (unsigned i = 0; i < lanes; i++) {
 		l->credit[i] = DISK_LANE_CREDITS;
+		l->sub_credit[i] = DISK_SUB_CREDITS;
+	}
 	l->peer[lane] = l;
 	*out = l;
 	return 0;
@@ -119,6 +123,7 @@ void disk_lane_delete(struct disk_lane *l)
 {
 	if (!l)
 		return;
+	image_lane_delete(l->images);
 	ring_fini(&l->parts);
 	ring_fini(&l->dones);
 	if (l->epoll_fd >= 0)
@@ -132,6 +137,11 @@ void disk_lane_delete(struct disk_lane *l)
 const struct disk_lane_stats *disk_lane_stats(const struct disk_lane *l)
 {
 	return &l->stats;
+}
+
+struct image_lane *disk_lane_images(const struct disk_lane *l)
+{
+	return l->images;
 }
 
 int disk_lane_event_fd(const struct disk_lane *l)
@@ -159,39 +169,61 @@ static void range_part_done(
 	blk_range_done(g, s->status, (enum blk_tier)s->tier);
 }
 
+static void sub_done(struct disk_lane *l, const struct disk_done_msg *m)
+{
+	l->sub_credit[m->by]++;
+	if (l->sub_pending)
+		l->pending_retry = true;
+	m->sub->done(m->sub, m->status, (enum blk_tier)m->tier);
+}
+
+static void done_take(struct disk_lane *l, const struct disk_done_msg *m)
+{
+	if (m->sub)
+		sub_done(l, m);
+	else
+		range_part_done(l, m->g, m->status, m->tier, m->by);
+}
+
 /* ---- the lane that owns the pages ---- */
 
-static void part_start(
-	struct disk_lane *l, struct disk_swap *disk, struct blk_range *g, unsigned from)
+static void part_start(struct disk_lane *l, const struct disk_part_msg *m)
 {
+	struct blk_range *g = m->g;
 	/* There is one for every credit that anybody has. */
 	struct disk_part *p = l->part_unused;
 
 	assert(p);
 	l->part_unused = p->next;
-	*p = (struct disk_part){.disk = disk,
-		.g = g,
-		.page = g->offset / ENGINE_PAGE_BYTES,
-		.end = (g->offset + g->bytes + ENGINE_PAGE_BYTES - 1) / ENGINE_PAGE_BYTES,
-		.from = (uint8_t)from};
-	if (g->op != BLK_ZERO)
+	*p = (struct disk_part){
+		.store = m->store, .g = g, .sub = m->sub, .end = 1, .from = (uint8_t)m->from};
+	if (m->sub) {
+		p->page = m->sub->page;
+		p->end = p->page + m->sub->pages;
+	} else if (g->op != BLK_FLUSH) {
+		p->page = g->offset / ENGINE_PAGE_BYTES;
+		p->end = (g->offset + g->bytes + ENGINE_PAGE_BYTES - 1) / ENGINE_PAGE_BYTES;
+	}
+	if (g->op == BLK_READ || g->op == BLK_WRITE)
 		blk_cursor_start(g, &p->cursor);
-	*l->run_end = p;
-	l->run_end = &p->next;
+	disk_queue_put(&l->run, p);
 }
 
 void disk_part_release(struct disk_lane *l, struct disk_part *p)
 {
 	if (--p->under_way || p->page < p->end)
 		return;
-	struct disk_done_msg m = {
-		.g = p->g, .status = p->status, .tier = (uint16_t)p->tier, .by = (uint16_t)l->lane};
+	struct disk_done_msg m = {.g = p->g,
+		.sub = p->sub,
+		.status = p->status,
+		.tier = (uint16_t)p->tier,
+		.by = (uint16_t)l->lane};
 	unsigned from = p->from;
 
 	p->next = l->part_unused;
 	l->part_unused = p;
 	if (from == l->lane) {
-		range_part_done(l, m.g, m.status, m.tier, l->lane);
+		done_take(l, &m);
 		return;
 	}
 	int r = ring_push(&l->peer[from]->dones, &m);
@@ -200,58 +232,85 @@ void disk_part_release(struct disk_lane *l, struct disk_part *p)
 	(void)r;
 }
 
+void disk_part_find(const struct disk_lane *l, struct disk_part *p)
+{
+	while (p->page < p->end) {
+		if (disk_page_lane(p->store, p->page, l->lanes) == l->lane)
+			return;
+		p->page = (p->page / DISK_CHUNK_PAGES + 1) * DISK_CHUNK_PAGES;
+	}
+	p->page = p->end;
+}
+
+void disk_lane_resume(struct disk_lane *l, struct disk_queue *q)
+{
+	if (!q->first)
+		return;
+	if (l->run.first)
+		q->last->next = l->run.first;
+	else
+		l->run.last = q->last;
+	l->run.first = q->first;
+	q->first = NULL;
+}
+
 /* Starts pages, all parts in turn; returns how many. */
 static unsigned parts_run(struct disk_lane *l)
 {
 	unsigned done = 0;
 
-	while (l->run && done < PAGES_PER_RUN) {
-		struct disk_part *p = l->run;
-		bool room = true;
-
+	while (l->run.first && done < PAGES_PER_RUN) {
 		/* Off the queue first: it may be over, and used for another, when run returns. */
-		l->run = p->next;
-		if (!l->run)
-			l->run_end = &l->run;
-		p->next = NULL;
+		struct disk_part *p = disk_queue_take(&l->run);
+		struct disk_queue *full = NULL;
+
 		p->under_way++;
-		done += disk_part_run(l, p, PAGES_PER_TURN, &room);
-		if (p->page < p->end) {
-			if (room) {
-				*l->run_end = p;
-				l->run_end = &p->next;
-			} else {
-				p->next = l->run;
-				if (!l->run)
-					l->run_end = &p->next;
-				l->run = p;
-			}
-		}
+		done += p->store->run(l, p, PAGES_PER_TURN, &full);
+		if (p->page < p->end)
+			disk_queue_put(full ? full : &l->run, p);
 		disk_part_release(l, p);
-		if (!room)
-			break;
 	}
 	return done;
 }
 
 /* ---- between them ---- */
 
-static void part_send(struct disk_lane *l, struct blk_range *g, unsigned to)
+static void message_send(struct disk_lane *l, const struct disk_part_msg *m, unsigned to)
 {
-	struct disk_swap *disk = (struct disk_swap *)(uintptr_t)g->store[WORD_DISK];
-
-	l->credit[to]--;
 	if (to == l->lane) {
 		stat_add(&l->stats.parts_local, 1);
-		part_start(l, disk, g, l->lane);
+		part_start(l, m);
 		return;
 	}
-	struct disk_part_msg m = {.disk = disk, .g = g, .from = l->lane};
 	stat_add(&l->stats.parts_sent, 1);
-	int r = ring_push(&l->peer[to]->parts, &m);
+	int r = ring_push(&l->peer[to]->parts, m);
 	/* It holds as many as all lanes have credits there. */
 	assert(!r);
 	(void)r;
+}
+
+static void part_send(struct disk_lane *l, struct blk_range *g, unsigned to)
+{
+	struct disk_part_msg m = {.store = (struct disk_store *)(uintptr_t)g->store[WORD_STORE],
+		.g = g,
+		.from = l->lane};
+
+	l->credit[to]--;
+	message_send(l, &m, to);
+}
+
+void disk_lane_sub(struct disk_lane *l, struct disk_sub *s)
+{
+	unsigned to = disk_page_lane(s->store, s->page, l->lanes);
+	struct disk_part_msg m = {.store = s->store, .g = s->g, .sub = s, .from = l->lane};
+
+	if (!l->sub_credit[to]) {
+		s->next = l->sub_pending;
+		l->sub_pending = s;
+		return;
+	}
+	l->sub_credit[to]--;
+	message_send(l, &m, to);
 }
 
 /* One part to each lane that has pages of it, as far as there is credit. True: all were sent. */
@@ -277,7 +336,15 @@ static bool range_send(struct disk_lane *l, struct blk_range *g)
 static void pending_run(struct disk_lane *l)
 {
 	struct blk_range *g = l->pending;
+	struct disk_sub *s = l->sub_pending;
 
+	l->sub_pending = NULL;
+	while (s) {
+		struct disk_sub *next = s->next;
+
+		disk_lane_sub(l, s);
+		s = next;
+	}
 	l->pending_retry = false;
 	l->pending = NULL;
 	l->pending_end = &l->pending;
@@ -293,18 +360,20 @@ static void pending_run(struct disk_lane *l)
 	}
 }
 
-static uint64_t range_lanes(const struct disk_lane *l, const struct disk_swap *d,
+static uint64_t range_lanes(const struct disk_lane *l, const struct disk_store *store,
 	const struct blk_range *g, unsigned *count)
 {
+	if (g->op == BLK_FLUSH || store->one_lane >= 0) {
+		*count = 1;
+		return 1ull << (store->one_lane >= 0 ? (unsigned)store->one_lane : l->lane);
+	}
 	uint64_t chunk = g->offset / ENGINE_PAGE_BYTES / DISK_CHUNK_PAGES;
 	uint64_t last = (g->offset + g->bytes - 1) / ENGINE_PAGE_BYTES / DISK_CHUNK_PAGES;
 	uint64_t mask = 0;
 
 	*count = 0;
 	for (; chunk <= last && *count < l->lanes; chunk++) {
-		struct engine_key k =
-			disk_swap_key(disk_swap_pool(d), (uint32_t)(chunk * DISK_CHUNK_PAGES));
-		uint64_t bit = 1ull << engine_key_lane(&k, l->lanes);
+		uint64_t bit = 1ull << disk_page_lane(store, chunk * DISK_CHUNK_PAGES, l->lanes);
 
 		*count += !(mask & bit);
 		mask |= bit;
@@ -312,12 +381,12 @@ static uint64_t range_lanes(const struct disk_lane *l, const struct disk_swap *d
 	return mask;
 }
 
-void disk_lane_submit(struct disk_lane *l, struct disk_swap *d, struct blk_range *g)
+void disk_lane_submit(struct disk_lane *l, struct disk_store *store, struct blk_range *g)
 {
 	unsigned count;
 
-	g->store[WORD_DISK] = (uint64_t)(uintptr_t)d;
-	g->store[WORD_UNSENT] = range_lanes(l, d, g, &count);
+	g->store[WORD_STORE] = (uint64_t)(uintptr_t)store;
+	g->store[WORD_UNSENT] = range_lanes(l, store, g, &count);
 	g->store[WORD_STATE] = 0;
 	state_of(g)->missing = (uint16_t)count;
 	/* Those that wait go first, where they can. */
@@ -332,11 +401,35 @@ void disk_lane_submit(struct disk_lane *l, struct disk_swap *d, struct blk_range
 
 /* ---- the loop ---- */
 
+void disk_lane_gather(struct disk_lane *l, struct disk_gather *g)
+{
+	if (g->listed)
+		return;
+	g->listed = true;
+	g->next = l->gathers;
+	l->gathers = g;
+}
+
+static void gathers_close(struct disk_lane *l)
+{
+	for (unsigned i = 0; l->gathers && i < GATHER_ROUNDS; i++) {
+		while (l->gathers) {
+			struct disk_gather *g = l->gathers;
+
+			l->gathers = g->next;
+			g->listed = false;
+			g->close(g);
+		}
+		image_lane_kick(l->images);
+	}
+}
+
 void disk_lane_kick(struct disk_lane *l)
 {
 	if (l->pending_retry)
 		pending_run(l);
 	parts_run(l);
+	gathers_close(l);
 	engine_kick(l->engine);
 }
 
@@ -347,16 +440,18 @@ unsigned disk_lane_poll(struct disk_lane *l)
 	unsigned done = 0;
 
 	for (unsigned i = 0; i < MESSAGES_PER_RUN && ring_pop(&l->dones, &end); i++, done++)
-		range_part_done(l, end.g, end.status, end.tier, end.by);
+		done_take(l, &end);
 	for (unsigned i = 0; i < MESSAGES_PER_RUN && ring_pop(&l->parts, &part); i++, done++)
-		part_start(l, part.disk, part.g, part.from);
+		part_start(l, &part);
 	if (l->pending_retry) {
 		pending_run(l);
 		done++;
 	}
 	if (l->left)
 		disk_left_run(l);
+	done += image_lane_poll(l->images);
 	done += parts_run(l);
+	gathers_close(l);
 	if (done)
 		engine_kick(l->engine);
 	return done;
@@ -364,7 +459,7 @@ unsigned disk_lane_poll(struct disk_lane *l)
 
 bool disk_lane_prepare_sleep(struct disk_lane *l)
 {
-	if (l->pending_retry || (l->run && l->slot_unused))
+	if (l->pending_retry || l->run.first || l->gathers)
 		return false;
 	if (l->lanes == 1)
 		return true;

@@ -29,10 +29,29 @@
  *	}
  */
 #define DISK_LANE_CREDITS 64u
+#define DISK_SUB_CREDITS  32u  /* the same for pages that a store has of another */
 #define DISK_LANE_PAGES	  256u /* bounce pages: in the engine at a time, each lane */
 
+/* The keys of a disk's pages: this, 0, 0 and the page's number. */
+#define DISK_OID0 0x6b7369642d776c66ull /* "flw-disk" */
+
 struct disk_lane;
-struct disk_swap;
+struct disk_part;
+struct disk_queue;
+
+/* What parts work on: the head of every store whose blocks are pages of a pool. */
+struct image_lane;
+struct disk_store {
+	/*
+	 * lane. Starts the next pages of a part, at most about `budget`; returns how many. Where
+	 * it stopped for want of room of its own, *full is the queue that the part waits in, which
+	 * disk_lane_resume() empties when there is room again.
+	 */
+	unsigned (*run)(struct disk_lane *l, struct disk_part *p, unsigned budget,
+		struct disk_queue **full);
+	uint32_t pool;
+	int one_lane; /* that has all pages; -1: engine_key_lane() says */
+};
 
 struct disk_lane_stats {
 	stat_t parts_local, parts_sent; /* started here; sent to another lane */
@@ -65,8 +84,10 @@ void disk_lane_wake(struct disk_lane *l);
 /* Readable when another lane sent something since disk_lane_prepare_sleep(). */
 int disk_lane_event_fd(const struct disk_lane *l);
 
-/* lane. For disk_swap.c: a range of one of its queues; ends with blk_range_done(). */
-void disk_lane_submit(struct disk_lane *l, struct disk_swap *d, struct blk_range *g);
+/* Any thread. */
+struct image_lane *disk_lane_images(const struct disk_lane *l);
+/* lane. For stores: a range of one of its queues; ends with blk_range_done(). */
+void disk_lane_submit(struct disk_lane *l, struct disk_store *store, struct blk_range *g);
 void disk_lane_kick(struct disk_lane *l);
 
 #endif

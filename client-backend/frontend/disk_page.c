@@ -41,9 +41,14 @@ static void hash_take(struct disk_lane *l, struct disk_slot *s)
 	*at = s->next;
 }
 
+static struct disk_swap *swap_of(const struct disk_part *p)
+{
+	return (struct disk_swap *)(void *)p->store;
+}
+
 static struct disk_swap_stats *stats_of(struct disk_lane *l, const struct disk_part *p)
 {
-	return disk_swap_lane_stats(p->disk, l->lane);
+	return disk_swap_lane_stats(swap_of(p), l->lane);
 }
 
 /* ---- pages that a kill left in bounce pages ---- */
@@ -62,6 +67,7 @@ static void slot_free(struct disk_lane *l, struct disk_slot *s)
 	s->note->page = 0;
 	s->next = l->slot_unused;
 	l->slot_unused = s;
+	disk_lane_resume(l, &l->full);
 }
 
 /* The page was put or flushed: what was left of it is of the past. */
@@ -77,13 +83,13 @@ static void left_drop(struct disk_lane *l, uint32_t pool, uint32_t page)
 
 /* ---- one page, step by step; a status of -EINPROGRESS means that done() will call ---- */
 
-static int page_flush(struct disk_lane *l, struct disk_swap *disk, uint32_t page)
+static int page_flush(struct disk_lane *l, const struct disk_part *p, uint32_t page)
 {
-	struct engine_key k = disk_swap_key(disk_swap_pool(disk), page);
+	struct engine_key k = disk_page_key(p->store->pool, page);
 	int r = engine_flush_page(l->engine, &k);
 
-	stat_add(&disk_swap_lane_stats(disk, l->lane)->flushes, 1);
-	disk_swap_lost_set(disk, l->lane, page, false);
+	stat_add(&stats_of(l, p)->flushes, 1);
+	disk_swap_lost_set(swap_of(p), l->lane, page, false);
 	left_drop(l, k.pool, page);
 	return r == -ENOENT ? 0 : r;
 }
@@ -92,7 +98,7 @@ static int page_flush(struct disk_lane *l, struct disk_swap *disk, uint32_t page
  */
 static int page_put(struct disk_lane *l, struct disk_slot *s)
 {
-	struct engine_key k = disk_swap_key(s->pool, s->page);
+	struct engine_key k = disk_page_key(s->pool, s->page);
 
 	/* The page first, then the note that it is there, then what may take the old one away: a
 	 * kill comes between two instructions, and keeps what was stored before it. */
@@ -105,7 +111,7 @@ static int page_put(struct disk_lane *l, struct disk_slot *s)
 
 static int page_get(struct disk_lane *l, struct disk_slot *s)
 {
-	struct engine_key k = disk_swap_key(s->pool, s->page);
+	struct engine_key k = disk_page_key(s->pool, s->page);
 
 	s->req.tier = ENGINE_TIER_LOCAL;
 	return engine_get(l->engine, &k, s->bounce, &s->req);
@@ -122,7 +128,7 @@ static int page_got(struct disk_lane *l, struct disk_slot *s, int status)
 		tier = BLK_TIER_LOCAL;
 		status = 0;
 	}
-	if (status == -ENOENT && disk_swap_is_lost(s->part->disk, s->page))
+	if (status == -ENOENT && disk_swap_is_lost(swap_of(s->part), s->page))
 		status = -EIO;
 	if (status == -ENOENT) {
 		memset(s->bounce, 0, ENGINE_PAGE_BYTES);
@@ -154,7 +160,7 @@ static int page_start(struct disk_lane *l, struct disk_slot *s)
 	bool whole = s->len == ENGINE_PAGE_BYTES;
 
 	if (g->op == BLK_ZERO && whole)
-		return page_flush(l, s->part->disk, s->page);
+		return page_flush(l, s->part, s->page);
 	if (g->op == BLK_WRITE && whole) {
 		blk_data_get(g, &s->cursor, s->bounce, ENGINE_PAGE_BYTES);
 		stat_add(&stats_of(l, s->part)->puts, 1);
@@ -183,7 +189,7 @@ static void page_account(struct disk_lane *l, struct disk_slot *s, int status)
 		failure_count(stats_of(l, p), status);
 	if (s->step == DISK_STEP_PUT) {
 		/* A refused put has taken away what was there before. */
-		disk_swap_lost_set(p->disk, l->lane, s->page, status != 0);
+		disk_swap_lost_set(swap_of(p), l->lane, s->page, status != 0);
 		left_drop(l, s->pool, s->page);
 	}
 	if (status && !p->status)
@@ -247,7 +253,7 @@ static void on_done(struct engine_req *req, int status)
  * nobody was told of. */
 static bool page_stored(struct disk_lane *l, struct disk_slot *s)
 {
-	struct engine_key k = disk_swap_key(s->pool, s->page);
+	struct engine_key k = disk_page_key(s->pool, s->page);
 	int r = engine_get(l->engine, &k, l->scratch, &s->req);
 
 	if (r == -EINPROGRESS)
@@ -288,21 +294,6 @@ void disk_left_run(struct disk_lane *l)
 
 /* ---- the pages of a part ---- */
 
-/* The next page of this part that this lane owns; p->end: none. */
-static void page_find(struct disk_lane *l, struct disk_part *p)
-{
-	uint32_t pool = disk_swap_pool(p->disk);
-
-	while (p->page < p->end) {
-		struct engine_key k = disk_swap_key(pool, (uint32_t)p->page);
-
-		if (engine_key_lane(&k, l->lanes) == l->lane)
-			return;
-		p->page = (p->page / DISK_CHUNK_PAGES + 1) * DISK_CHUNK_PAGES;
-	}
-	p->page = p->end;
-}
-
 static void page_submit(struct disk_lane *l, struct disk_part *p, struct disk_slot *busy,
 	uint64_t start, uint64_t end)
 {
@@ -314,7 +305,7 @@ static void page_submit(struct disk_lane *l, struct disk_part *p, struct disk_sl
 	stat_add(&l->stats.pages_busy, 1);
 	s->req.done = on_done;
 	s->part = p;
-	s->pool = disk_swap_pool(p->disk);
+	s->pool = p->store->pool;
 	s->page = (uint32_t)p->page;
 	s->from = (uint16_t)(start - base);
 	s->len = (uint16_t)(end - start);
@@ -338,21 +329,23 @@ static void page_submit(struct disk_lane *l, struct disk_part *p, struct disk_sl
 	*at = s;
 }
 
-unsigned disk_part_run(struct disk_lane *l, struct disk_part *p, unsigned budget, bool *room)
+unsigned disk_swap_run(
+	struct disk_lane *l, struct disk_part *p, unsigned budget, struct disk_queue **full)
 {
 	struct blk_range *g = p->g;
 	uint64_t stop = g->offset + g->bytes;
-	uint32_t pool = disk_swap_pool(p->disk);
+	uint32_t pool = p->store->pool;
 	unsigned done = 0;
 
-	for (page_find(l, p); p->page < p->end && done < budget; page_find(l, p), done++) {
+	for (disk_part_find(l, p); p->page < p->end && done < budget;
+		disk_part_find(l, p), done++) {
 		uint64_t start = p->page * ENGINE_PAGE_BYTES, end = start + ENGINE_PAGE_BYTES;
 		struct disk_slot *busy = page_busy(l, pool, (uint32_t)p->page);
 
 		start = start < g->offset ? g->offset : start;
 		end = end > stop ? stop : end;
 		if (g->op == BLK_ZERO && !busy && end - start == ENGINE_PAGE_BYTES) {
-			int r = page_flush(l, p->disk, (uint32_t)p->page);
+			int r = page_flush(l, p, (uint32_t)p->page);
 
 			if (r) {
 				failure_count(stats_of(l, p), r);
@@ -362,7 +355,7 @@ unsigned disk_part_run(struct disk_lane *l, struct disk_part *p, unsigned budget
 			continue;
 		}
 		if (!l->slot_unused) {
-			*room = false;
+			*full = &l->full;
 			break;
 		}
 		page_submit(l, p, busy, start, end);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 struct disk_swap {
+	struct disk_store head; /* first */
 	struct disk_swap_config cfg;
 	struct disk_lane *lane[BLK_MAX_LANES];
 	/*
@@ -64,6 +65,7 @@ int disk_swap_new(const struct disk_swap_config *cfg, struct disk_swap **out)
 	if (!d)
 		return -ENOMEM;
 	d->cfg = *cfg;
+	d->head = (struct disk_store){.run = disk_swap_run, .pool = cfg->pool, .one_lane = -1};
 	memcpy(d->lane, cfg->lane, cfg->lanes * sizeof(d->lane[0]));
 	d->lost_bytes = (size_t)((cfg->pages / 8 + MAP_ALIGN) & ~(MAP_ALIGN - 1));
 	void *map;
@@ -96,11 +98,6 @@ const struct disk_swap_stats *disk_swap_stats(const struct disk_swap *d, unsigne
 struct disk_swap_stats *disk_swap_lane_stats(struct disk_swap *d, unsigned lane)
 {
 	return &d->stats[lane];
-}
-
-uint32_t disk_swap_pool(const struct disk_swap *d)
-{
-	return d->cfg.pool;
 }
 
 uint64_t disk_swap_lost(const struct disk_swap *d)
@@ -136,7 +133,7 @@ static void swap_submit(void *store, unsigned lane, struct blk_range *g)
 {
 	struct disk_swap *d = store;
 
-	disk_lane_submit(d->lane[lane], d, g);
+	disk_lane_submit(d->lane[lane], &d->head, g);
 }
 
 static void swap_kick(void *store, unsigned lane)

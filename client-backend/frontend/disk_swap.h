@@ -4,9 +4,6 @@
 
 #include "client-backend/frontend/disk_lane.h"
 
-/* The keys of a disk's pages: this, 0, 0 and the page's number. */
-#define DISK_SWAP_OID0 0x6b7369642d776c66ull /* "flw-disk" */
-
 /*
  * Write is put, read is get, discard and write-zeroes are flush; what was never written reads as
  * zeros. Every request of a page waits for those before it of the same page, so that a part of a
@@ -16,6 +13,8 @@
  * map beside the arenas and fail their reads until they are written again, for they must not read
  * as zeros. One that a kill cuts off is still in its bounce page (disk_lane_new()).
  */
+struct disk_swap;
+
 struct disk_swap_config {
 	uint32_t pool;
 	uint64_t pages; /* 1..2^32 */
@@ -47,16 +46,8 @@ uint64_t disk_swap_lost(const struct disk_swap *d);
 /* store: a struct disk_swap */
 extern const struct blk_store_ops disk_swap_ops;
 
-/* ---- for disk_lane.c ---- */
+/* ---- for disk_page.c ---- */
 
-static inline struct engine_key disk_swap_key(uint32_t pool, uint32_t page)
-{
-	return (struct engine_key){.oid = {DISK_SWAP_OID0}, .pool = pool, .index = page};
-}
-
-/* Which lane owns a page: the same for 256 pages (engine_key_lane). */
-#define DISK_CHUNK_PAGES 256u
-uint32_t disk_swap_pool(const struct disk_swap *d);
 struct disk_swap_stats *disk_swap_lane_stats(struct disk_swap *d, unsigned lane);
 /* lane: the page's owner. */
 void disk_swap_lost_set(struct disk_swap *d, unsigned lane, uint32_t page, bool lost);

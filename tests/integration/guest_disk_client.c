@@ -13,9 +13,11 @@
 #include "tests/unit/vhost/client.h"
 
 /*
- * Usage: test-guest-disk SOCKET PAGES SEED STOP_FILE
+ * Usage: test-guest-disk SOCKET PAGES SEED STOP_FILE [IMAGE [nodiscard]]
  * Until STOP_FILE is there; then reads all of the disk, and prints
- * "requests=N errors=N wrong=N reconnects=N".
+ * "requests=N errors=N wrong=N reconnects=N". IMAGE: what is on the disk at first; what it must
+ * hold at the end is written to IMAGE.want. nodiscard: what is discarded there does not read as
+ * zeros.
  */
 #define RINGS	4u
 #define WAIT_MS 120000
@@ -32,6 +34,7 @@ static uint8_t (*disk)[512];
 static uint8_t *taken; /* sectors with a request under way */
 static uint64_t sectors, rnd, requests, errors, wrong, reconnects;
 static const char *path;
+static bool discards = true;
 
 static uint64_t below(uint64_t n)
 {
@@ -96,7 +99,8 @@ static void job_start(unsigned ring, unsigned slot)
 			.sector = j->first, .num_sectors = j->count};
 		memcpy(data, &z, sizeof(z));
 		memset(disk[j->first], 0, (size_t)j->count * 512);
-		submit(ring, slot, below(2) ? VIRTIO_BLK_T_DISCARD : VIRTIO_BLK_T_WRITE_ZEROES, 0,
+		submit(ring, slot,
+			below(2) && discards ? VIRTIO_BLK_T_DISCARD : VIRTIO_BLK_T_WRITE_ZEROES, 0,
 			sizeof(z), false);
 		return;
 	}
@@ -216,15 +220,37 @@ static void read_all(void)
 	}
 }
 
+static void image_read(const char *image)
+{
+	FILE *f = fopen(image, "re");
+
+	if (!f || fread(disk, 512, sectors, f) != sectors)
+		die("cannot read the image");
+	fclose(f);
+}
+
+static void image_want_write(const char *image)
+{
+	char want[512];
+
+	snprintf(want, sizeof(want), "%s.want", image);
+	FILE *f = fopen(want, "we");
+	if (!f || fwrite(disk, 512, sectors, f) != sectors || fclose(f))
+		die("cannot write what the image should hold");
+}
+
 int main(int argc, char **argv)
 {
-	if (argc != 5)
-		die("usage: SOCKET PAGES SEED STOP_FILE");
+	if (argc < 5 || argc > 7)
+		die("usage: SOCKET PAGES SEED STOP_FILE [IMAGE [nodiscard]]");
 	path = argv[1];
+	discards = argc != 7;
 	sectors = strtoull(argv[2], NULL, 0) * 8;
 	rnd = strtoull(argv[3], NULL, 0) * 2 + 1;
 	disk = calloc(sectors, 512);
 	taken = calloc(sectors, 1);
+	if (argc >= 6)
+		image_read(argv[5]);
 	client_init(&c, RINGS);
 	client_up(&c, path);
 	printf("connected\n");
@@ -245,6 +271,8 @@ int main(int argc, char **argv)
 	printf("requests=%" PRIu64 " errors=%" PRIu64 " wrong=%" PRIu64 " reconnects=%" PRIu64 "\n",
 		requests, errors, wrong, reconnects);
 	client_fini(&c);
+	if (argc >= 6)
+		image_want_write(argv[5]);
 	free(disk);
 	free(taken);
 	return 0;

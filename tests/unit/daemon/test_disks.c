@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "client-backend/disk_settings.h"
+#include "client-backend/disk_source.h"
 #include "client-backend/disks.h"
 
 struct disk_service {
@@ -32,6 +33,14 @@ static struct backend_call *unserve_call;
 static bool unserve_later;
 static unsigned served, forgotten;
 static char err[256];
+/* Images of cached disks. */
+static struct image image = {.size_bytes = 8192, .notes = ""};
+static int source_status;
+static bool source_later;
+static uint32_t source_stale; /* pools up to this one are */
+static struct disks_opening *opening;
+static const struct fallowd_disk_config *opening_disk;
+static unsigned sources;
 
 static void lanes_add(void *ctx, const struct engine_pool_desc *d, struct backend_call *call)
 {
@@ -72,13 +81,52 @@ static void op_reserve(void *ctx, uint32_t pool, uint64_t pages, struct reserves
 	call->done(call, reserve_status);
 }
 
+static struct disk_source *source_new(const struct fallowd_disk_config *c)
+{
+	struct disk_source *s = calloc(1, sizeof(*s));
+
+	s->image = &image;
+	s->identity.size_bytes = image.size_bytes;
+	s->shared = c->readonly;
+	if (s->shared)
+		snprintf(s->pool_owner, sizeof(s->pool_owner), "image:%.20s", c->image);
+	sources++;
+	return s;
+}
+
+static void op_source_open(void *ctx, const struct fallowd_disk_config *c, struct disks_opening *o)
+{
+	opening = o;
+	opening_disk = c;
+	if (source_later)
+		return;
+	if (source_status)
+		snprintf(o->err, sizeof(o->err), "the image is in use");
+	o->done(o, source_status, source_status ? NULL : source_new(c));
+}
+
+static void op_source_close(void *ctx, struct disk_source *s)
+{
+	sources--;
+	free(s);
+}
+
+static bool op_source_valid(void *ctx, const struct fallowd_disk_config *c,
+	const struct disk_source *s, uint32_t pool, const char **why)
+{
+	*why = "somebody changed it";
+	return pool > source_stale;
+}
+
 static int op_serve(void *ctx, const struct fallowd_disk_config *c, uint32_t pool,
-	struct disk_service **out, char *text, size_t bytes)
+	struct disk_source *source, struct disk_service **out, char *text, size_t bytes)
 {
 	if (serve_status) {
 		snprintf(text, bytes, "the socket is taken");
 		return serve_status;
 	}
+	if (source)
+		op_source_close(ctx, source);
 	struct disk_service *s = calloc(1, sizeof(*s));
 	strcpy(s->name, c->name);
 	strcpy(s->socket, c->socket);
@@ -110,6 +158,9 @@ static void op_forget(void *ctx, uint32_t pool)
 
 static const struct disks_ops ops = {.account = op_account,
 	.reserve = op_reserve,
+	.source_open = op_source_open,
+	.source_close = op_source_close,
+	.source_valid = op_source_valid,
 	.serve = op_serve,
 	.unserve = op_unserve,
 	.connected = op_connected,
@@ -132,7 +183,8 @@ static void boot(const struct fallowd_disk_config *list, uint32_t count)
 		.codec = ENGINE_CODEC_LZ4,
 		.copies = 2,
 		.next_id = 100 + row_count * 256};
-	struct disks_config dc = {.state_dir = dir, .socket_path = "/run/fallow/fallowd.sock"};
+	struct disks_config dc = {
+		.state_dir = dir, .socket_path = "/run/fallow/fallowd.sock", .linger_retries = 2};
 
 	assert_int_equal(pools_new(&pc, &pools_ops, NULL, &pools), 0);
 	for (unsigned i = 0; i < row_count; i++)
@@ -187,6 +239,24 @@ static int add(const char *name, uint64_t size)
 	struct fallowd_disk_config c = disk(name, size);
 
 	return disks_add(disks, &c, err, sizeof(err));
+}
+
+static int add_cached(const char *name, const char *path, bool readonly)
+{
+	struct fallowd_disk_config c = disk(name, 0);
+
+	c.kind = FALLOWD_DISK_CACHED;
+	c.readonly = readonly;
+	snprintf(c.image, sizeof(c.image), "%s", path);
+	return disks_add(disks, &c, err, sizeof(err));
+}
+
+static struct disks_info info_of(const char *name)
+{
+	struct disks_info i = {0};
+
+	assert_true(disks_find(disks, name, &i));
+	return i;
 }
 
 static int drop(const char *name, bool force)
@@ -442,6 +512,119 @@ static void test_settings(void **state)
 	json_decref(o);
 }
 
+/* A cached disk needs no grant; its image is opened first, and closed when it is not served. */
+static void test_cached(void **state)
+{
+	reserve_pages = 0;
+	source_status = -EBUSY;
+	assert_int_equal(add_cached("c", "/images/c", false), 0);
+	assert_int_equal(state_of("c"), DISKS_FAILED);
+	assert_string_equal(why_of("c"), "the image is in use");
+	source_status = 0;
+	serve_status = -EADDRINUSE;
+	assert_int_equal(add_cached("c", "/images/c", false), 0);
+	assert_int_equal(state_of("c"), DISKS_FAILED);
+	assert_int_equal(row_count, 0);
+	assert_int_equal(sources, 0);
+	serve_status = 0;
+	assert_int_equal(add_cached("c", "/images/c", false), 0);
+	assert_int_equal(state_of("c"), DISKS_SERVING);
+	assert_int_equal(info_of("c").config->size_bytes, image.size_bytes);
+	assert_int_equal(reserve_pages, 0);
+	assert_false(rows[0].flags & ENGINE_POOL_PERSISTENT);
+	uint32_t pool = info_of("c").pool;
+	/* What is cached is believed or not. */
+	reboot_with(NULL, 0);
+	assert_int_equal(info_of("c").pool, pool);
+	assert_int_equal(info_of("c").stale_drops, 0);
+	source_stale = pool;
+	reboot_with(NULL, 0);
+	source_stale = 0;
+	assert_int_equal(state_of("c"), DISKS_SERVING);
+	assert_int_not_equal(info_of("c").pool, pool);
+	assert_int_equal(forgotten, pool);
+	assert_int_equal(info_of("c").stale_drops, 1);
+	assert_int_equal(row_count, 1);
+	/* Not even an empty pool is right: no circle. */
+	source_stale = UINT32_MAX;
+	reboot_with(NULL, 0);
+	source_stale = 0;
+	assert_int_equal(state_of("c"), DISKS_WAITING);
+	assert_string_equal(why_of("c"), "somebody changed it");
+	disks_retry(disks);
+	assert_int_equal(state_of("c"), DISKS_SERVING);
+	/* One of the list waits for its image. */
+	source_status = -EBUSY;
+	reboot_with(NULL, 0);
+	assert_int_equal(state_of("c"), DISKS_WAITING);
+	source_status = 0;
+	disks_retry(disks);
+	assert_int_equal(state_of("c"), DISKS_SERVING);
+	assert_int_equal(drop("c", false), 0);
+	assert_int_equal(row_count, 0);
+	assert_int_equal(sources, 0);
+	halt();
+	boot(NULL, 0);
+}
+
+/* Stopped while an image is being opened: nothing stays open. */
+static void test_cached_stop(void **state)
+{
+	struct backend_call call = {.done = on_stopped};
+
+	source_later = true;
+	assert_int_equal(add_cached("c", "/images/c", false), 0);
+	assert_int_equal(state_of("c"), DISKS_OPENING);
+	assert_int_equal(drop("c", false), -EBUSY);
+	disks_stop(disks, &call);
+	assert_non_null(call.done);
+	source_later = false;
+	opening->done(opening, 0, source_new(opening_disk));
+	assert_null(call.done);
+	assert_int_equal(sources, 0);
+	disks_delete(disks);
+	pools_delete(pools);
+	boot(NULL, 0);
+}
+
+/* Readers of an image share its pool, which outlives the last of them for a while. */
+static void test_cached_shared(void **state)
+{
+	assert_int_equal(add_cached("a", "/images/base", true), 0);
+	assert_int_equal(add_cached("b", "/images/base", true), 0);
+	assert_int_equal(state_of("b"), DISKS_SERVING);
+	assert_int_equal(info_of("a").pool, info_of("b").pool);
+	assert_true(info_of("a").shared);
+	assert_int_equal(row_count, 1);
+	/* Not dropped under another disk that has it. */
+	source_stale = info_of("a").pool;
+	assert_int_equal(add_cached("c", "/images/base", true), 0);
+	source_stale = 0;
+	assert_int_equal(info_of("c").pool, info_of("a").pool);
+	assert_int_equal(drop("a", false), 0);
+	assert_int_equal(drop("b", false), 0);
+	for (unsigned i = 0; i < 5; i++)
+		disks_retry(disks);
+	assert_int_equal(row_count, 1);
+	reboot_with(NULL, 0);
+	assert_int_equal(state_of("c"), DISKS_SERVING);
+	assert_int_equal(row_count, 1);
+	assert_int_equal(drop("c", false), 0);
+	disks_retry(disks);
+	disks_retry(disks);
+	assert_int_equal(row_count, 1);
+	/* Taken again in time: it starts anew. */
+	assert_int_equal(add_cached("d", "/images/base", true), 0);
+	disks_retry(disks);
+	assert_int_equal(row_count, 1);
+	assert_int_equal(drop("d", false), 0);
+	disks_retry(disks);
+	disks_retry(disks);
+	assert_int_equal(row_count, 1);
+	disks_retry(disks);
+	assert_int_equal(row_count, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -452,6 +635,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_cut_short, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lost_arenas, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_file, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cached, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cached_stop, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cached_shared, setup, teardown),
 		cmocka_unit_test(test_settings),
 	};
 

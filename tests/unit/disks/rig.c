@@ -1,5 +1,7 @@
-/* A swap disk over real engines, and requests as a guest would write them. */
+/* A swap disk or a cached disk over real engines, and requests as a guest would write them. */
 #include "tests/unit/disks/rig.h"
+
+#include "tests/unit/disks/fake_image.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -42,6 +44,49 @@ static void bounce_path(unsigned lane, char path[96])
 	snprintf(path, 96, "/dev/shm/fallow-disk-test-%d-%u", (int)getpid(), lane);
 }
 
+/* What a server would say: where they differ, and beyond the base. */
+static uint64_t *own_make(const struct rig *g)
+{
+	uint64_t bytes = g->fake->head.size_bytes, base = g->base_fake->head.size_bytes;
+	uint64_t *own = calloc(bytes / 4096 / 64 + 1, sizeof(uint64_t));
+
+	for (uint64_t p = 0; p <= bytes / 4096; p++)
+		if ((p + 1) * 4096 > base ||
+			memcmp(g->fake->bytes + p * 4096, g->base_fake->bytes + p * 4096, 4096))
+			own[p / 64] |= 1ull << p % 64;
+	return own;
+}
+
+static void cached_open(struct rig *g)
+{
+	struct disk_cache_config cc = {.pool = RIG_POOL,
+		.lanes = g->lanes,
+		.lane = g->lane,
+		.image = &g->fake->head,
+		.cache_writes = true};
+	struct blk_config bc = {.size_bytes = g->fake->head.size_bytes,
+		.block_bytes = BLK_SECTOR_BYTES,
+		.lanes = g->lanes,
+		.queues = 2,
+		.volatile_cache = true};
+
+	struct disk_cache_config base = cc;
+	uint64_t *own = NULL;
+
+	g->base_cache = NULL;
+	if (g->base_fake) {
+		base.pool = RIG_BASE_POOL;
+		base.image = &g->base_fake->head;
+		if (disk_cache_new(&base, &g->base_cache) < 0)
+			abort();
+		own = own_make(g);
+	}
+	if (disk_cache_new(&cc, &g->cache) < 0 ||
+		disk_cached_new(g->cache, g->base_cache, own, &env_system, &g->cached) < 0 ||
+		blk_new(&bc, &disk_cached_ops, g->cached, &env_system, &g->blk) < 0)
+		abort();
+}
+
 static void disk_open(struct rig *g)
 {
 	static const struct env *env = &env_system;
@@ -55,12 +100,17 @@ static void disk_open(struct rig *g)
 	}
 	for (unsigned i = 0; i < g->lanes; i++)
 		disk_lane_peers_set(g->lane[i], g->lane);
+	if (g->fake) {
+		cached_open(g);
+		return;
+	}
 	struct disk_swap_config sc = {.pool = RIG_POOL,
 		.pages = g->pages,
 		.lanes = g->lanes,
 		.lane = g->lane,
 		.lost_path = g->lost_path};
 	struct blk_config bc = {.size_bytes = g->pages * ENGINE_PAGE_BYTES,
+		.block_bytes = ENGINE_PAGE_BYTES,
 		.lanes = g->lanes,
 		.queues = 2,
 		.serial = "serial of the disk"};
@@ -73,6 +123,13 @@ static void disk_close(struct rig *g)
 {
 	blk_delete(g->blk);
 	disk_swap_delete(g->swap);
+	for (unsigned i = 0; g->cache && i < g->lanes; i++)
+		disk_cache_detach(g->cache, g->lane[i]);
+	for (unsigned i = 0; g->base_cache && i < g->lanes; i++)
+		disk_cache_detach(g->base_cache, g->lane[i]);
+	disk_cached_delete(g->cached);
+	disk_cache_delete(g->base_cache);
+	disk_cache_delete(g->cache);
 	for (unsigned i = 0; i < g->lanes; i++)
 		disk_lane_delete(g->lane[i]);
 }
@@ -87,9 +144,13 @@ static void bounces_remove(const struct rig *g)
 	}
 }
 
-struct rig *rig_new(unsigned lanes, uint64_t pages, void (*change)(struct engine_config *cfg))
+static struct rig *rig_make(unsigned lanes, uint64_t pages,
+	void (*change)(struct engine_config *cfg), struct fake_image *fake, struct fake_image *base)
 {
 	struct rig *g = calloc(1, sizeof(*g));
+
+	g->base_fake = base;
+	g->fake = fake;
 
 	g->lanes = lanes;
 	g->pages = pages;
@@ -100,11 +161,29 @@ struct rig *rig_new(unsigned lanes, uint64_t pages, void (*change)(struct engine
 	lanes_now = lanes;
 	for (lane_now = 0; lane_now < lanes; lane_now++) {
 		g->world[lane_now] = world_new_with(lane_config);
-		world_pool(g->world[lane_now], RIG_POOL, ENGINE_POOL_PERSISTENT, 0, 1,
+		world_pool(g->world[lane_now], RIG_POOL, fake ? 0 : ENGINE_POOL_PERSISTENT, 0, 1,
 			ENGINE_DISK_NEVER);
+		if (fake)
+			world_pool(g->world[lane_now], RIG_BASE_POOL, 0, 0, 1, ENGINE_DISK_NEVER);
 	}
 	disk_open(g);
 	return g;
+}
+
+struct rig *rig_new(unsigned lanes, uint64_t pages, void (*change)(struct engine_config *cfg))
+{
+	return rig_make(lanes, pages, change, NULL, NULL);
+}
+
+struct rig *rig_new_cached(unsigned lanes, uint64_t bytes)
+{
+	return rig_make(lanes, bytes / ENGINE_PAGE_BYTES, NULL, fake_image_new(bytes), NULL);
+}
+
+struct rig *rig_new_clone(unsigned lanes, uint64_t bytes, uint64_t base_bytes)
+{
+	return rig_make(lanes, bytes / ENGINE_PAGE_BYTES, NULL, fake_image_new(bytes),
+		fake_image_new(base_bytes));
 }
 
 void rig_delete(struct rig *g)
@@ -114,6 +193,10 @@ void rig_delete(struct rig *g)
 		world_delete(g->world[i]);
 	bounces_remove(g);
 	unlink(g->lost_path);
+	if (g->fake)
+		fake_image_delete(g->fake);
+	if (g->base_fake)
+		fake_image_delete(g->base_fake);
 	free(g);
 }
 

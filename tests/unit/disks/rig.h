@@ -1,14 +1,18 @@
-/* A swap disk over real engines, and requests as a guest would write them. */
+/* A swap disk or a cached disk over real engines, and requests as a guest would write them. */
 #ifndef FALLOW_TESTS_DISKS_RIG_H
 #define FALLOW_TESTS_DISKS_RIG_H
 
 #include <linux/virtio_blk.h>
 
+#include "client-backend/frontend/disk_cached.h"
 #include "client-backend/frontend/disk_swap.h"
 #include "tests/unit/engine/world.h"
 
 #define RIG_MAX_LANES 4u
 #define RIG_POOL      7u
+#define RIG_BASE_POOL 9u
+
+struct fake_image;
 
 struct rig {
 	unsigned lanes;
@@ -16,12 +20,20 @@ struct rig {
 	struct world *world[RIG_MAX_LANES];
 	struct disk_lane *lane[RIG_MAX_LANES];
 	struct disk_swap *swap;
+	struct fake_image *fake;      /* NULL: a swap disk */
+	struct fake_image *base_fake; /* of a clone; else NULL */
+	struct disk_cache *cache, *base_cache;
+	struct disk_cached *cached;
 	struct blk *blk;
 	char lost_path[80];
 };
 
 /* change: of every lane's engine configuration; NULL for none. */
 struct rig *rig_new(unsigned lanes, uint64_t pages, void (*change)(struct engine_config *cfg));
+/* A cached disk of a fake image. */
+struct rig *rig_new_cached(unsigned lanes, uint64_t bytes);
+/* The same with a base of fewer bytes, of which it is a clone. */
+struct rig *rig_new_clone(unsigned lanes, uint64_t bytes, uint64_t base_bytes);
 void rig_delete(struct rig *g);
 /* Ends everything as SIGKILL would and starts again on what was kept. */
 void rig_crash(struct rig *g);

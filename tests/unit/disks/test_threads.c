@@ -1,4 +1,5 @@
-/* Lanes as threads: each has a queue, and all use each other's pages at once. */
+/* Lanes as threads: each has a queue, and all use each other's pages at once; of a swap disk, or of
+ * a cached one that is a clone. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -7,6 +8,7 @@
 
 #include <sys/epoll.h>
 
+#include "tests/unit/disks/fake_image.h"
 #include "tests/unit/disks/rig.h"
 
 #define PAGES  4096u
@@ -89,16 +91,21 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	bool clone = argc > 1 && !strcmp(argv[1], "clone");
 	struct worker w[3] = {0};
 	int wrong = 0;
 
-	g = rig_new(3, PAGES, NULL);
+	g = clone ? rig_new_clone(3, PAGES * 4096, PAGES / 2 * 4096) : rig_new(3, PAGES, NULL);
 	for (unsigned i = 0; i < 3; i++) {
 		w[i].lane = i;
 		w[i].rnd = 12345 + i;
 		w[i].shadow = calloc(STRETCHES, 5 * 512);
+		for (unsigned s = 0; clone && s < STRETCHES; s++)
+			memcpy(w[i].shadow[s], g->fake->bytes + sector_of(&w[i], s) * 512, 5 * 512);
+	}
+	for (unsigned i = 0; i < 3; i++) {
 		if (pthread_create(&w[i].thread, NULL, worker_main, &w[i]))
 			abort();
 	}

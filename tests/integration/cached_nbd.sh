@@ -1,0 +1,94 @@
+# Cached disks of images behind NBD servers: one that dies and comes back, and QEMU's with a qcow2.
+. "$(dirname "$0")/lib.sh"
+
+for tool in nbdkit qemu-nbd qemu-img; do
+	command -v $tool >/dev/null || { echo "left out: no $tool"; passed; exit 77; }
+done
+disk() { fallow disk "$@"; }
+disks_is() { [ "$("$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r "$1")" = true ]; }
+disk_is() { disks_is ".disks[] | select(.name == \"$1\") | $2"; }
+disk_get() { "$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r ".disks[] | select(.name == \"$1\") | $2"; }
+has() { grep -q -- "$1" "$T/c.out" || fail "it does not say \"$1\": $(cat "$T/c.out")"; }
+# The servers are among the processes that are ended with the test.
+server_start() { # N COMMAND...
+	local n=$1
+	shift
+	rm -f "$T/$n.nbd"
+	"$@" >"$T/$n.server.log" 2>&1 &
+	DONOR_PID[$n]=$!
+	wait_for "the NBD server $n listens" [ -S "$T/$n.nbd" ]
+}
+nbdkit_start() { server_start kit nbdkit -f -U "$T/kit.nbd" file "$T/kit.img"; }
+guest_start() { # NAME PAGES IMAGE [nodiscard]
+	rm -f "$T/stop"
+	"$BIN/test-guest-disk" "$T/disk-$1.sock" "$2" "${SEED:-5}" "$T/stop" "$3" ${4:-} >"$T/guest.out" 2>"$T/guest.log" &
+	guest=$!
+	wait_for "the guest is connected" disk_is "$1" .guest.connected
+}
+more_than() { [ "$(disk_get "$1" '.requests.reads + .requests.writes')" -gt "$2" ]; }
+guest_end() { # RECONNECTS
+	touch "$T/stop"
+	wait "$guest" || fail "the guest: $(cat "$T/guest.log")"
+	grep -q " errors=0 wrong=0 reconnects=$1\$" "$T/guest.out" || fail "the guest: $(cat "$T/guest.out" "$T/guest.log")"
+}
+
+head -c $((8 << 20)) /dev/urandom >"$T/kit.img"
+nbdkit_start
+backend_config 'disks: []'
+backend_start
+disk add kit --image "nbd+unix:///?socket=$T/none.nbd" >"$T/c.out" 2>&1 && fail "a server that is not there"
+has 'cannot connect'
+disk add kit --image "nbd+unix:///?socket=$T/kit.nbd" >"$T/c.out" 2>&1 || fail "disk add: $(cat "$T/c.out")"
+guest_start kit 2048 "$T/kit.img"
+wait_for "the guest does something" more_than kit 2000
+# The server dies with requests under way: they are sent again when it is back.
+for round in 1 2 3; do
+	before=$(disk_get kit '.requests.reads + .requests.writes')
+	donor_kill kit
+	nbdkit_start
+	wait_for "the guest goes on" more_than kit $((before + 2000))
+done
+# A server that hangs is its own disk's trouble.
+head -c $((8 << 20)) /dev/urandom >"$T/file.img"
+disk add file --image "$T/file.img" >"$T/c.out" 2>&1 || fail "disk add: $(cat "$T/c.out")"
+kill -STOP "${DONOR_PID[kit]}"
+sleep 1 # so that the guest of the one that hangs has filled its rings
+touch "$T/go"
+timeout 120 "$BIN/test-guest-disk" "$T/disk-file.sock" 2048 1 "$T/go" "$T/file.img" >"$T/file.out" 2>&1 &&
+	grep -q ' errors=0 wrong=0 reconnects=0$' "$T/file.out" || fail "the other disk: $(cat "$T/file.out")"
+before=$(disk_get kit '.requests.reads + .requests.writes')
+kill -CONT "${DONOR_PID[kit]}"
+wait_for "the guest goes on" more_than kit $((before + 2000))
+disk rm file >"$T/c.out" 2>&1 || fail "disk rm: $(cat "$T/c.out")"
+backend_kill KILL
+backend_start
+wait_for "the guest goes on" more_than kit 2000
+expect "nobody can tell whether the image was changed" disk_is kit '.pages.stale_drops == 1'
+guest_end 1
+expect "pages came from the cache" disk_is kit '.pages.hits.local > 0'
+disk rm kit >"$T/c.out" 2>&1 || fail "disk rm: $(cat "$T/c.out")"
+donor_kill kit TERM
+expect "the image holds what the guest wrote" cmp "$T/kit.img" "$T/kit.img.want"
+
+# QEMU's server, another format, and a cache that is believed.
+head -c $((8 << 20)) /dev/urandom >"$T/q.img"
+qemu-img convert -O qcow2 "$T/q.img" "$T/q.qcow2" || fail "qemu-img"
+server_start q qemu-nbd -t -e 8 -k "$T/q.nbd" -f qcow2 "$T/q.qcow2"
+disk add q --image "nbd+unix:///?socket=$T/q.nbd" --keep always >"$T/c.out" 2>&1 || fail "disk add: $(cat "$T/c.out")"
+guest_start q 2048 "$T/q.img" nodiscard
+wait_for "the guest does something" more_than q 3000
+backend_kill TERM
+expect "it ended well" [ "$BACKEND_CODE" = 0 ]
+backend_start
+wait_for "the guest goes on" more_than q 2000
+expect "the cache was kept" disk_is q '.pages.stale_drops == 0'
+expect "pages came from the cache" disk_is q '.pages.hits.local > 0'
+guest_end 1
+backend_kill TERM
+expect "it ended well" [ "$BACKEND_CODE" = 0 ]
+kill -TERM "${DONOR_PID[q]}"
+wait "${DONOR_PID[q]}" 2>/dev/null
+unset "DONOR_PID[q]"
+qemu-img convert -O raw "$T/q.qcow2" "$T/q.out" || fail "qemu-img"
+expect "the image holds what the guest wrote" cmp "$T/q.out" "$T/q.img.want"
+passed
