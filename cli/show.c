@@ -132,6 +132,8 @@ int show_capacity(const struct cli_options *o)
 		number(s, "pages_same_filled"));
 	printf("stored       %s alive, compressed %.2f to 1\n",
 		size_text(number(s, "live_bytes"), a), real(s, "compression_ratio"));
+	printf("ephemeral    %s on donors, free as soon as others need it\n",
+		size_text(number(remote, "ephemeral_bytes"), a));
 	printf("own memory   %s index, %s tables\n", size_text(number(memory, "index_bytes"), a),
 		size_text(number(memory, "table_bytes"), b));
 	json_decref(s);
@@ -165,7 +167,7 @@ int show_pools(const struct cli_options *o)
 		if (persistent)
 			table_cell(t, "%" PRIu64, number(p, "copies"));
 		else
-			table_cell(t, "-");
+			table_cell(t, "%s", yes(p, "spill") ? "spills" : "-");
 		table_cell(t, "%s", text(p, "disk"));
 		table_cell(t, "%" PRIu64, number(p, "pages"));
 		table_cell(t, "%s", size_text(number(p, "pages") * 4096, a));

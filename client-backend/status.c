@@ -206,6 +206,7 @@ static void capacity_handle(void *ctx, struct http_request *r)
 	put(local, "clean_bytes", ENGINE_SUM(d, local_slots_clean) * segment);
 	put(remote, "leased_bytes", ENGINE_SUM(d, remote_slots) * segment);
 	put(remote, "used_bytes", ENGINE_SUM(d, remote_slots_used) * segment);
+	put(remote, "ephemeral_bytes", ENGINE_SUM(d, remote_slots_ephemeral) * segment);
 	put(remote, "max_bytes", d->max_lease_bytes);
 	put(disk, "total_bytes", ENGINE_SUM(d, disk_slots) * segment);
 	put(disk, "used_bytes", ENGINE_SUM(d, disk_slots_used) * segment);
@@ -237,6 +238,7 @@ static void pools_handle(void *ctx, struct http_request *r)
 		json_object_set_new(
 			o, "persistent", json_boolean(p->flags & ENGINE_POOL_PERSISTENT));
 		json_object_set_new(o, "shared", json_boolean(p->flags & ENGINE_POOL_SHARED));
+		json_object_set_new(o, "spill", json_boolean(p->flags & ENGINE_POOL_SPILL));
 		put_text(o, "codec", p->codec < 3 ? codecs[p->codec] : "?");
 		put_text(o, "disk", p->disk < 3 ? disks[p->disk] : "?");
 		put(o, "copies", p->copies);

@@ -10,7 +10,7 @@ struct tally {
 	uint64_t *seg_live, *pool_pages, *pool_entries, *pool_live;
 	uint32_t *object_pages;
 	uint64_t account_pages[ENGINE_MAX_ACCOUNTS];
-	uint64_t entries, dead, same, live;
+	uint64_t entries, dead, same, same_ephemeral, live;
 	char *err;
 	size_t err_bytes;
 	int rc;
@@ -53,6 +53,8 @@ static void tally_entry(struct engine *e, struct tally *t, uint64_t b, unsigned 
 	}
 	if (loc_is_same(en->loc)) {
 		t->same++;
+		t->same_ephemeral +=
+			!(e->pool_row[pool % ENGINE_MAX_POOLS].desc.flags & ENGINE_POOL_PERSISTENT);
 		return;
 	}
 	if (row >= e->cfg.max_segments || !e->seg[row].seq ||
@@ -155,9 +157,7 @@ static void check_queue(struct engine *e, struct tally *t, const struct list *l,
 static void check_queues(struct engine *e, struct tally *t)
 {
 	uint32_t clean = 0, spill = 0, copied = 0;
-	static uint32_t ephemeral[ENGINE_MAX_ACCOUNTS][EPHEMERAL_LISTS];
-
-	memset(ephemeral, 0, sizeof(ephemeral));
+	uint32_t ephemeral[ENGINE_MAX_ACCOUNTS][EPHEMERAL_LISTS] = {0};
 
 	for (uint32_t row = 0; row < e->cfg.max_segments; row++) {
 		const struct seg_vol *v = &e->sv[row];
@@ -327,6 +327,10 @@ static void check_counts(struct engine *e, struct tally *t)
 			wrong(t, "account %u: %llu pages counted, %llu found", i,
 				(unsigned long long)e->account[i].pages,
 				(unsigned long long)t->account_pages[i]);
+	if (t->same_ephemeral != e->ephemeral_same)
+		wrong(t, "%llu same-filled ephemeral pages, %llu counted",
+			(unsigned long long)t->same_ephemeral,
+			(unsigned long long)e->ephemeral_same);
 	if (t->entries != e->index.entries || t->dead != e->dead_entries ||
 		t->same != stat_get(&e->stats.pages_same_filled) || t->live != e->live_bytes ||
 		t->entries - t->dead != stat_get(&e->stats.pages))

@@ -53,10 +53,17 @@ void entry_prefetch(struct engine *e, const struct engine_key *k)
 		index_prefetch(&e->index, entry_key(object, k->index));
 }
 
+/* Dead pools, too: their rows stay while there are entries. */
+static bool pool_is_ephemeral(const struct engine *e, uint32_t id)
+{
+	return !(e->pool_row[id % ENGINE_MAX_POOLS].desc.flags & ENGINE_POOL_PERSISTENT);
+}
+
 void entry_hold(struct engine *e, uint32_t pool, uint64_t loc)
 {
 	if (loc_is_same(loc)) {
 		stat_add(&e->stats.pages_same_filled, 1);
+		e->ephemeral_same += pool_is_ephemeral(e, pool);
 		return;
 	}
 	pool_vol(e, pool)->live_bytes += loc_len(loc);
@@ -67,6 +74,7 @@ static void entry_let_go(struct engine *e, uint32_t pool, uint64_t loc)
 {
 	if (loc_is_same(loc)) {
 		stat_sub(&e->stats.pages_same_filled, 1);
+		e->ephemeral_same -= pool_is_ephemeral(e, pool);
 		return;
 	}
 	pool_vol(e, pool)->live_bytes -= loc_len(loc);
@@ -243,11 +251,30 @@ uint64_t engine_pool_pages(const struct engine *e, uint32_t id)
 	return pool_find(e, id) ? e->pool[id % ENGINE_MAX_POOLS].pages : 0;
 }
 
-/* The page is nowhere any more; a persistent one is kept as lost. */
-static bool entry_is_adrift(const struct engine *e, uint64_t loc)
+/* The page is nowhere any more; a persistent one is kept as lost. A same-filled one is nowhere but
+ * in its entry, so that is what goes when it is needed. */
+static bool entry_is_adrift(const struct engine *e, uint32_t pool, uint64_t loc)
 {
-	return !loc_is_same(loc) && e->sv[loc_row(loc)].kind == SEG_LOST &&
-	       !e->seg[loc_row(loc)].persistent;
+	if (loc_is_same(loc))
+		return e->same_sweep > 0 && pool_is_ephemeral(e, pool) && ephemeral_crowds_index(e);
+	return e->sv[loc_row(loc)].kind == SEG_LOST && !e->seg[loc_row(loc)].persistent;
+}
+
+static void entry_reap(struct engine *e, struct index_entry *en)
+{
+	uint32_t object = (uint32_t)(en->key >> 32);
+	const struct object_row *o = &e->object[object];
+
+	if (object_counts(e, o)) {
+		struct engine_key k = {.pool = object_pool(o), .index = (uint32_t)en->key};
+
+		if (!entry_is_adrift(e, k.pool, en->loc))
+			return;
+		memcpy(k.oid, o->oid, sizeof(k.oid));
+		if (!loc_is_same(en->loc))
+			ephemeral_reaped(e, &k, loc_row(en->loc));
+	}
+	entry_remove(e, &en->loc, object);
 }
 
 /* Removes the entries that are to be reaped in the next few buckets; false when none is left
@@ -257,13 +284,13 @@ bool reap_step(struct engine *e, unsigned buckets)
 	while (reap_due(e) && buckets-- > 0) {
 		struct index_bucket *b = &e->index.bucket[e->reap_bucket];
 
-		for (unsigned w = 0; w < INDEX_WAYS; w++) {
-			uint32_t object = (uint32_t)(b->way[w].key >> 32);
-
-			if (b->way[w].loc && (!object_counts(e, &e->object[object]) ||
-						     entry_is_adrift(e, b->way[w].loc)))
-				entry_remove(e, &b->way[w].loc, object);
-		}
+		for (unsigned w = 0; w < INDEX_WAYS; w++)
+			if (b->way[w].loc)
+				entry_reap(e, &b->way[w]);
+		/* It goes on from here another time: were the same buckets emptied again and again,
+		 * what is left in the others could not move there and they would stay full. */
+		if (e->same_sweep > 0)
+			e->same_sweep = ephemeral_crowds_index(e) ? e->same_sweep - 1 : 0;
 		if (++e->reap_bucket == e->index.nbuckets)
 			e->reap_bucket = 0;
 	}

@@ -6,6 +6,7 @@
 #define REPLACE_NS    1000000000ull /* a region may come first, before older copies make way */
 #define LOOKS	      64u	    /* segments looked at for one that fits */
 #define CROWDED_SHARE 8u	    /* of rows and entries: left to others */
+#define SAME_SHARE    16u	    /* of the entries: what same-filled pages may keep of them */
 #define ANY_DONOR     ENGINE_MAX_DONORS
 /* Names remembered: of pages forgotten, one for so many entries of the index; of pages read from
  * donors, one for so many pages that the local tier holds uncompressed. */
@@ -146,6 +147,13 @@ static void entry_forget(
 	if (!is_main)
 		ghost_add(&e->forgotten, k);
 	entry_remove(e, slot, object);
+	stat_add(&e->stats.ephemeral_forgotten, 1);
+}
+
+void ephemeral_reaped(struct engine *e, const struct engine_key *k, uint32_t row)
+{
+	if (!e->seg[row].main)
+		ghost_add(&e->forgotten, k);
 	stat_add(&e->stats.ephemeral_forgotten, 1);
 }
 
@@ -303,7 +311,7 @@ void ephemeral_was_read(struct engine *e, const struct engine_req *r, const stru
 		return;
 	}
 	slot = entry_find(e, &r->key, &object);
-	if (slot && loc_equal(*slot, r->loc) && e->free_slots > RESERVE_SLOTS)
+	if (slot && loc_equal(*slot, r->loc) && !s->local && e->free_slots > RESERVE_SLOTS)
 		page_keep(e, s->account, s->copies, h, slot, object);
 }
 
@@ -381,7 +389,12 @@ static uint64_t copy_place(struct engine *e, uint64_t now)
 	return copy_drop(e, ANY_DONOR, e->ephemeral_away) ? region_place_spare(e) : 0;
 }
 
-/* Rows and entries are getting scarce: others might need them. */
+bool ephemeral_crowds_index(const struct engine *e)
+{
+	return e->index.entries > e->cfg.max_pages - e->cfg.max_pages / CROWDED_SHARE;
+}
+
+/* Rows or entries are. */
 static bool is_crowded(const struct engine *e)
 {
 	return e->free_rows < e->cfg.max_segments / CROWDED_SHARE ||
@@ -392,7 +405,7 @@ static bool is_crowded(const struct engine *e)
 static void copies_start(struct engine *e, uint64_t now, uint64_t *wake)
 {
 	uint32_t ready = e->free_slots + e->kinds[SEG_CLEAN] + e->ephemeral_copied;
-	uint32_t target = move_ready_target(e), most = e->cfg.moves / 2;
+	uint32_t target = move_ready_target(e), most = (e->cfg.moves + 2) / 4;
 
 	if (e->kinds[SEG_EPHEMERAL] == e->ephemeral_copied || is_crowded(e) || move_spill_waits(e))
 		return;
@@ -462,13 +475,24 @@ bool ephemeral_forget(struct engine *e, uint32_t account)
 	return true;
 }
 
+/* Same-filled pages first, when there are many. */
+static void make_way(struct engine *e)
+{
+	bool index = ephemeral_crowds_index(e) && e->ephemeral_same > 0;
+
+	if (index && e->ephemeral_same > e->cfg.max_pages / SAME_SHARE)
+		e->same_sweep = e->index.nbuckets;
+	else if (!ephemeral_forget(e, NONE) && index)
+		e->same_sweep = e->index.nbuckets;
+}
+
 void ephemeral_tick(struct engine *e, uint64_t now, uint64_t *wake)
 {
-	if (e->kinds[SEG_EPHEMERAL] == 0 && e->ephemeral_away[0] + e->ephemeral_away[1] == 0)
+	/* What was dropped before must be reaped first. */
+	if (is_crowded(e) && e->lost_live == 0 && e->same_sweep == 0)
+		make_way(e);
+	if (e->kinds[SEG_EPHEMERAL] == 0)
 		return;
 	ephemeral_sift(e, 32);
-	/* What was dropped before must be reaped first. */
-	if (e->lost_live == 0 && is_crowded(e))
-		copy_drop(e, ANY_DONOR, e->ephemeral_away);
 	copies_start(e, now, wake);
 }

@@ -364,6 +364,7 @@ struct engine {
 	uint32_t disk_used;
 	uint64_t disk_live_bytes; /* of the segments there */
 	uint64_t want_since_ns;
+	uint64_t lack_since_ns; /* the same, whether or not there is a row for one more */
 	uint32_t wanted;
 	bool unplaced;		 /* a copy found no donor since the last region came */
 	uint32_t unplaced_slots; /* of the last region that came */
@@ -388,6 +389,8 @@ struct engine {
 	uint32_t ephemeral_copied;  /* local ones with a copy */
 	uint32_t ephemeral_moves;   /* under way; of moves_active */
 	uint32_t ephemeral_away[2]; /* copies on donors: new and main */
+	uint64_t ephemeral_same;    /* entries of same-filled ephemeral pages */
+	uint64_t same_sweep;	    /* buckets to look through for those, so that they go */
 	uint64_t lost_live;	    /* bytes of ephemeral segments that are nowhere any more */
 	uint64_t ephemeral_at_ns;   /* copies are not tried before */
 	uint64_t unplaced_ns;	    /* when a copy first found no spare slot; 0: it did */
@@ -445,10 +448,11 @@ static inline struct pool_vol *pool_vol(struct engine *e, uint32_t id)
 }
 
 void pool_free_if_empty(struct engine *e, struct pool_row *p);
-/* Entries that are to be reaped: of dead objects, or of ephemeral segments that are nowhere. */
+/* Entries that are to be reaped: of dead objects, of ephemeral segments that are nowhere, or of
+ * ephemeral pages that are nowhere else while entries are scarce. */
 static inline bool reap_due(const struct engine *e)
 {
-	return e->dead_entries > 0 || e->lost_live > 0;
+	return e->dead_entries > 0 || e->lost_live > 0 || e->same_sweep > 0;
 }
 
 bool reap_step(struct engine *e, unsigned buckets);
@@ -551,6 +555,8 @@ bool ephemeral_forget(struct engine *e, uint32_t account);
 /* A page was read from a donor; again after a short while: it becomes local. */
 void ephemeral_was_read(
 	struct engine *e, const struct engine_req *r, const struct record_header *h);
+/* A page's segment was dropped from its donor: its entry is about to go. */
+void ephemeral_reaped(struct engine *e, const struct engine_key *k, uint32_t row);
 /* The page cannot be had: it is gone, so that it does not come back later. */
 void ephemeral_miss(struct engine *e, const struct engine_req *r);
 /* May a copy of an ephemeral segment be the reason to ask for a region? */
@@ -558,6 +564,8 @@ bool ephemeral_wants_region(const struct engine *e, uint64_t now);
 int ephemeral_init(struct engine *e); /* -1: no memory */
 void ephemeral_fini(struct engine *e);
 uint64_t ephemeral_bytes(const struct engine *e);
+/* Index entries are getting scarce: others might need them. */
+bool ephemeral_crowds_index(const struct engine *e);
 void ephemeral_tick(struct engine *e, uint64_t now, uint64_t *wake);
 
 /* ---- ghost.c ---- */

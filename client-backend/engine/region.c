@@ -327,7 +327,7 @@ bool region_others_want(const struct engine *e, uint64_t now)
  * leased while what is ephemeral fills what there is. */
 static bool region_is_waited_for(const struct engine *e, unsigned donors, uint64_t now)
 {
-	return e->want_since_ns && now >= e->want_since_ns + SHED_NS &&
+	return e->lack_since_ns && now >= e->lack_since_ns + SHED_NS &&
 	       (e->unplaced || donors < copies_wanted(e));
 }
 
@@ -346,10 +346,13 @@ static bool region_surplus(
 	/* As region_want() counts: what lies on a donor that is not to be written to is no room. */
 	uint64_t left = d->up && !d->suspect ? free_slots - v->slots : free_slots;
 	uint64_t low = region_low_water(e), promised = e->reserve_need.remote_slots;
+	/* For ephemeral copies. */
+	bool spare = e->unplaced_last_ns && now < e->unplaced_last_ns + SPARE_NS;
 
 	if (v->revoking || v->used > v->ephemeral_copies)
 		return false;
-	if (v->used > 0 && (region_is_waited_for(e, donors, now) || region_others_want(e, now)))
+	if ((v->used > 0 || spare) &&
+		(region_is_waited_for(e, donors, now) || region_others_want(e, now)))
 		return now >= e->shed_at_ns && left >= low + promised &&
 		       reserve_spares(e, e->region[r].desc.donor, v->slots);
 	if (donors <= ENGINE_MAX_COPIES && donor_slots(d) <= v->slots)
@@ -358,7 +361,7 @@ static bool region_surplus(
 		return now >= e->shed_at_ns && region_is_in_the_way(e, d, v->slots);
 	if (e->unplaced)
 		return now >= e->shed_at_ns && left + v->slots >= unplaced_limit(e) + promised;
-	if (v->used > 0 || (e->unplaced_last_ns && now < e->unplaced_last_ns + SPARE_NS))
+	if (v->used > 0 || spare)
 		return false;
 	if (e->regions_tried > 0 && !reserve_is_asking(e) && left >= low + promised &&
 		reserve_spares(e, e->region[r].desc.donor, v->slots))
@@ -605,6 +608,10 @@ void region_want(struct engine *e, uint64_t now)
 
 		want = ahead > want ? ahead : want;
 	}
+	if (!want)
+		e->lack_since_ns = 0;
+	else if (!e->lack_since_ns)
+		e->lack_since_ns = now;
 	/* What could not be kept would be asked for, given back and asked for again. */
 	uint64_t rows_free = e->cfg.max_regions - stat_get(&e->stats.regions);
 	if (want > rows_free)

@@ -556,9 +556,10 @@ int engine_pool_reserve(struct engine *e, uint32_t id, const struct engine_reser
 		quota_charge(e, p->desc.account, reserved_set(e, p, &kept));
 		return err;
 	}
+	/* What was dropped from donors earlier must be reaped first. */
 	for (unsigned i = 0;
-		i < EVICT_BURST && !(index_fits(e) && rows_fit(e, AS_IT_IS_ASKED, 0)) &&
-		ephemeral_forget(e, NONE);
+		i < EVICT_BURST && (i > 0 || e->lost_live == 0) &&
+		!(index_fits(e) && rows_fit(e, AS_IT_IS_ASKED, 0)) && ephemeral_forget(e, NONE);
 		i++)
 		;
 	if ((r->pages <= kept.pages && r->objects <= kept.objects) || promises_fit(e)) {

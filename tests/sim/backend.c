@@ -466,10 +466,10 @@ int backend_init(struct sim *sim, unsigned index)
 		.salt = index + 1};
 	struct engine_config *c = &b->cfg;
 
-	if (sim->hammer)
-		m.indices = 96;
 	if (sim->cache)
 		m.indices = 160;
+	if (sim->hammer)
+		m.indices = 96;
 	b->sim = sim;
 	b->index = index;
 	b->lanes = sim->cfg.lanes;

@@ -46,6 +46,21 @@ static void with_few_entries(struct engine_config *cfg)
 	cfg->max_pages = 2048;
 }
 
+static void with_few_regions(struct engine_config *cfg)
+{
+	with_slots(cfg);
+	cfg->max_regions = 4;
+}
+
+static int setup_few_regions(void **state)
+{
+	(void)state;
+	w = world_new_with(with_few_regions);
+	w->give_regions = false;
+	world_pool(w, CACHE, SPILL, 0, 0, 0);
+	return 0;
+}
+
 static int setup_few_entries(void **state)
 {
 	(void)state;
@@ -158,6 +173,64 @@ static void a_page_read_twice_comes_back(void **state)
 	assert_int_equal(STAT(gets_remote), remote + 1);
 	assert_int_equal(world_get(w, CACHE, i, i), 0);
 	assert_int_equal(STAT(gets_local), local + 1);
+}
+
+static unsigned read_or_put(uint32_t key)
+{
+	int rc = world_get(w, CACHE, key, key);
+
+	assert_true(rc == 0 || rc == -ENOENT);
+	if (rc)
+		assert_int_equal(world_put(w, CACHE, key, key), 0);
+	if (key % 4 == 0)
+		world_run(w, 1);
+	return rc == 0;
+}
+
+/* A loop over more than the local tier holds is served from where its pages are: copying them to
+ * and fro would cost as much as it serves. */
+static void a_loop_is_left_where_it_is(void **state)
+{
+	unsigned hits = 0, reads = 0;
+	uint64_t written;
+
+	(void)state;
+	for (unsigned d = 0; d < WORLD_DONORS; d++)
+		world_grant(w, d);
+	for (uint32_t i = 0; i < 1900; i++)
+		read_or_put(i);
+	written = STAT(ephemeral_spilled);
+	for (unsigned pass = 0; pass < 4; pass++)
+		for (uint32_t i = 0; i < 1900; i++, reads++)
+			hits += read_or_put(i);
+	print_message("%u of %u reads hit; copies %lu, then %lu more\n", hits, reads,
+		(unsigned long)written, (unsigned long)(STAT(ephemeral_spilled) - written));
+	assert_true(hits > reads * 95 / 100);
+	assert_true(STAT(ephemeral_spilled) - written < 2 * written);
+}
+
+/* A hot set that fits the local tier is read there, and stays, while a scan of thrice all there is
+ * passes by. */
+static void a_scan_over_donors_leaves_the_hot_set(void **state)
+{
+	unsigned hits = 0, reads = 0;
+	uint64_t local;
+
+	(void)state;
+	for (unsigned d = 0; d < WORLD_DONORS; d++)
+		world_grant(w, d);
+	for (uint32_t i = 0; i < 3000; i++)
+		read_or_put(i % 300);
+	local = STAT(gets_local);
+	for (uint32_t scan = 1000; scan < 9000; scan += 4, reads++) {
+		hits += read_or_put(reads % 300);
+		for (unsigned k = 0; k < 4; k++)
+			read_or_put(scan + k);
+	}
+	print_message("%u of %u reads of the hot set hit, %lu locally\n", hits, reads,
+		(unsigned long)(STAT(gets_local) - local));
+	assert_true(hits > reads * 95 / 100);
+	assert_true(STAT(gets_local) - local > reads * 90 / 100);
 }
 
 /* Donors full of ephemeral copies take as many persistent pages as empty ones. */
@@ -398,6 +471,40 @@ static void entries_are_left_to_others(void **state)
 		assert_int_equal(world_get(w, KEEP, i, i), 0);
 }
 
+/* Same-filled pages are in no segment that could go, but they do not fill the index for good. */
+static void same_filled_pages_make_way(void **state)
+{
+	static uint8_t zeros[ENGINE_PAGE_BYTES];
+	struct engine_key k = {.oid = {7, 7, 7}, .pool = CACHE};
+	unsigned hits = 0;
+
+	(void)state;
+	for (k.index = 0; k.index < 4000; k.index++) {
+		int rc = engine_put(w->e, &k, zeros, NULL);
+
+		assert_true(rc == 0 || rc == -ENOSPC);
+		if (k.index % 8 == 0)
+			world_run(w, 1);
+	}
+	world_pool(w, KEEP, PERSISTENT, 1, 1, 0);
+	for (unsigned d = 0; d < WORLD_DONORS; d++)
+		world_grant(w, d);
+	put_many(KEEP, 0, 1700, 0);
+	for (uint32_t i = 0; i < 1700; i++)
+		assert_int_equal(world_get(w, KEEP, i, i), 0);
+	for (k.index = 0; k.index < 4000; k.index++) {
+		uint8_t page[ENGINE_PAGE_BYTES];
+		struct engine_req req;
+		int rc = engine_get(w->e, &k, page, &req);
+
+		assert_true(rc == 0 || rc == -ENOENT);
+		if (rc == 0)
+			assert_memory_equal(page, zeros, sizeof(page));
+		hits += rc == 0;
+	}
+	assert_true(hits < 2048);
+}
+
 static void a_cache_at_its_quota_makes_room_itself(void **state)
 {
 	unsigned hits;
@@ -439,6 +546,38 @@ static void lanes_make_way_for_each_other(void **state)
 	assert_int_equal(lane_wants[0], 0);
 	lane_wants[1] = 0;
 	get_many(CACHE, 0, 1000, 0);
+}
+
+/* Every row for a region is taken, all of one donor, by ephemeral copies: one makes way for another
+ * donor's. */
+static void other_donors_are_made_room_for(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 4; i++)
+		world_grant(w, 0);
+	put_many(CACHE, 0, 4 * SLOTS * 40, 0);
+	world_run(w, 1100);
+	assert_int_equal(w->released, 0);
+	world_pool(w, KEEP, PERSISTENT, 1, 2, 0);
+	put_many(KEEP, 0, 800, 0);
+	world_run(w, 2500);
+	assert_true(w->released > 0);
+	assert_true(w->wanted > 0);
+	world_grant(w, 1);
+	world_run(w, 500);
+	assert_true(STAT(segments_spilled) > 0);
+	for (uint32_t i = 0; i < 800; i++)
+		assert_int_equal(world_get(w, KEEP, i, i), 0);
+}
+
+/* A slot that is being written to cannot make way, so some stay free. */
+static void each_donor_keeps_some_slots_free(void **state)
+{
+	(void)state;
+	fill_donors(3);
+	w->mood[0] = w->mood[1] = w->mood[2] = DONOR_SILENT;
+	put_many(CACHE, 20000, 800, 0);
+	assert_true(STAT(remote_slots) - STAT(remote_slots_used) >= 3 * (w->cfg.moves - 1));
 }
 
 /* Reads from a slot that others get meanwhile. */
@@ -484,6 +623,8 @@ int main(void)
 		TEST(without_the_flag_nothing_is_copied),
 		TEST(it_asks_for_regions),
 		TEST(a_page_read_twice_comes_back),
+		TEST(a_loop_is_left_where_it_is),
+		TEST(a_scan_over_donors_leaves_the_hot_set),
 		TEST(persistent_pages_have_all_the_room),
 		TEST(no_put_waits_for_a_copy),
 		TEST(a_late_copy_hits_its_own_slot),
@@ -496,8 +637,13 @@ int main(void)
 		TEST(a_grant_takes_the_room_of_copies),
 		cmocka_unit_test_setup_teardown(
 			entries_are_left_to_others, setup_few_entries, teardown),
+		cmocka_unit_test_setup_teardown(
+			same_filled_pages_make_way, setup_few_entries, teardown),
 		TEST(a_cache_at_its_quota_makes_room_itself),
 		TEST(lanes_make_way_for_each_other),
+		TEST(each_donor_keeps_some_slots_free),
+		cmocka_unit_test_setup_teardown(
+			other_donors_are_made_room_for, setup_few_regions, teardown),
 		TEST(a_read_of_a_dropped_copy_is_a_miss),
 		TEST(kills_leave_what_is_right),
 	};
