@@ -48,10 +48,10 @@ static void on_opened(evutil_socket_t fd, short what, void *arg)
 {
 	struct opening *o = arg;
 	struct disks_opening *call = o->call;
-	struct disk_source *source = o->source;
-	int status = o->status;
 
 	pthread_join(o->thread, NULL);
+	struct disk_source *source = o->source;
+	int status = o->status;
 	snprintf(call->err, sizeof(call->err), "%s", o->err);
 	opening_free(o);
 	call->done(call, status, source);

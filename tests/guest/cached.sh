@@ -128,6 +128,9 @@ boot written rw
 expect "a written clone's boot, too, not $SHARE%" [ "$SHARE" -ge 95 ]
 say "a clone that is written: $SHARE%, $(disk_get written '.image_io.writes') writes to its image"
 fallow disk rm written >"$T/c.out" 2>&1 || fail "disk rm: $(cat "$T/c.out")"
+kill -TERM "${STAND_IN[clone]}"
+wait "${STAND_IN[clone]}" 2>/dev/null
+unset "STAND_IN[clone]"
 
 backend_kill TERM
 expect "it ended well" [ "$BACKEND_CODE" = 0 ]

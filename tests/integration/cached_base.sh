@@ -1,9 +1,12 @@
 # Writable clones of one base: what none of them wrote is read once, by whichever is first; what one writes is its own.
+for tool in qemu-nbd qemu-img; do
+	command -v $tool >/dev/null || {
+		echo "left out: there is no $tool"
+		exit 77
+	}
+done
 . "$(dirname "$0")/lib.sh"
 
-for tool in qemu-nbd qemu-img; do
-	command -v $tool >/dev/null || { echo "left out: no $tool"; passed; exit 77; }
-done
 disk() { fallow disk "$@"; }
 disks_is() { [ "$("$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r "$1")" = true ]; }
 disk_is() { disks_is ".disks[] | select(.name == \"$1\") | $2"; }

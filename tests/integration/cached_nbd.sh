@@ -1,9 +1,12 @@
 # Cached disks of images behind NBD servers: one that dies and comes back, and QEMU's with a qcow2.
+for tool in nbdkit qemu-nbd qemu-img; do
+	command -v $tool >/dev/null || {
+		echo "left out: there is no $tool"
+		exit 77
+	}
+done
 . "$(dirname "$0")/lib.sh"
 
-for tool in nbdkit qemu-nbd qemu-img; do
-	command -v $tool >/dev/null || { echo "left out: no $tool"; passed; exit 77; }
-done
 disk() { fallow disk "$@"; }
 disks_is() { [ "$("$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r "$1")" = true ]; }
 disk_is() { disks_is ".disks[] | select(.name == \"$1\") | $2"; }
