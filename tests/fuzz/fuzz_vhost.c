@@ -314,24 +314,38 @@ static void bring_up(int fd)
 		}
 }
 
+static int front_end_connect(unsigned i)
+{
+	int fd[2];
+
+	MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd) == 0);
+	MUST(vhost_session_new(server, fd[0], &server->session[i]) == 0);
+	stat_add(&server->stats.connected, 1);
+	return fd[1];
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = {.at = data, .left = size};
-	int fd[2];
+	int fd[VHOST_FRONT_ENDS];
 	memset(guest.base, 0, GUEST_DATA + 4096);
 	MUST(ftruncate(log_fd, 0) == 0 && ftruncate(log_fd, 200000) == 0);
-	MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd) == 0);
-	MUST(vhost_session_new(server, fd[0], &server->session) == 0);
-	if (take(&in, 1) & 1)
-		bring_up(fd[1]);
-	while (in.left)
-		step(fd[1], &in);
-	close(fd[1]);
-	/* Whatever it did: it ends, and nothing of it is left. */
+	/* Bit 0: the first front end's rings run; bit 1: there is a second one. */
+	uint64_t how = take(&in, 1);
+	unsigned front_ends = how & 2 ? 2 : 1;
+	for (unsigned i = 0; i < front_ends; i++)
+		fd[i] = front_end_connect(i);
+	if (how & 1)
+		bring_up(fd[0]);
+	for (unsigned i = 0; in.left; i++)
+		step(fd[i % front_ends], &in);
+	for (unsigned i = 0; i < front_ends; i++)
+		close(fd[i]);
+	/* Whatever they did: they end, and nothing of them is left. */
 	atomic_store(&disk.hold, false);
-	for (unsigned i = 0; i < 2000 && server->session; i++)
+	for (unsigned i = 0; i < 2000 && (server->session[0] || server->session[1]); i++)
 		lanes_run();
-	MUST(!server->session);
+	MUST(!server->session[0] && !server->session[1]);
 	for (unsigned i = 0; i < LANES; i++) {
 		MUST(stat_get(&vhost_lane_stats(lane[i])->queues) == 0);
 		MUST(stat_get(&vhost_lane_stats(lane[i])->in_progress) == 0);
