@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# A swap disk of fallowd's by vhost-user, its pages on the target by verbs but for a local tier of 4 MiB. QEMU cannot run on an
+# A swap disk of fallowd's by vhost-user, its pages on the target by verbs but for a local tier of 8 MiB. QEMU cannot run on an
 # emulated node in any useful time: test-vhost-nbd hands the node's kernel the disk, and its detour through NBD is counted.
 device_up() {
 	[ "$STEP" = swap ] || { echo "gets and puts are measured by themselves"; return 1; }
 	donor_start $TARGET 'region: {size: 16MiB}' 'memory: {min: 512MiB, max: 512MiB, floor: 1%}' || return 1
-	backend_config "$TARGET" 'store: {size: 4MiB, segment: 256KiB, max_pages: 262144}' 'pools: {copies: 1}' \
+	backend_config "$TARGET" 'store: {size: 8MiB, segment: 256KiB, max_pages: 262144}' 'pools: {copies: 1}' \
 		'remote: {max_lease: 512MiB}' 'disks:' "  - {name: bench, kind: swap, size: ${DEVICE_MIB}MiB, socket: /run/bench.sock}" &&
 		backend_start && wait_for "the donor is up" donors_up 1 &&
 		wait_for "the disk is served" lab exec 1 'test -S /run/bench.sock' || return 1
