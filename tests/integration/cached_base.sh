@@ -1,17 +1,7 @@
 # Writable clones of one base: what none of them wrote is read once, by whichever is first; what one writes is its own.
-for tool in qemu-nbd qemu-img; do
-	command -v $tool >/dev/null || {
-		echo "left out: there is no $tool"
-		exit 77
-	}
-done
-. "$(dirname "$0")/lib.sh"
+NEEDS="qemu-nbd qemu-img"
+. "$(dirname "$0")/disks.sh"
 
-disk() { fallow disk "$@"; }
-disks_is() { [ "$("$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r "$1")" = true ]; }
-disk_is() { disks_is ".disks[] | select(.name == \"$1\") | $2"; }
-disk_get() { "$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r ".disks[] | select(.name == \"$1\") | $2"; }
-has() { grep -q -- "$1" "$T/c.out" || fail "it does not say \"$1\": $(cat "$T/c.out")"; }
 server_start() { # N
 	rm -f "$T/$1.nbd"
 	qemu-nbd -t -e 8 --allocation-depth -k "$T/$1.nbd" -f qcow2 "$T/$1.qcow2" >"$T/$1.server.log" 2>&1 &
@@ -23,23 +13,8 @@ server_stop() {
 	wait "${DONOR_PID[$1]}" 2>/dev/null
 	unset "DONOR_PID[$1]"
 }
-guest_start() { # NAME: uses half of the disk
-	rm -f "$T/stop"
-	"$BIN/test-guest-disk" "$T/disk-$1.sock" 1024 "${SEED:-5}" "$T/stop" "$T/$1.img" nodiscard >"$T/guest.out" 2>"$T/guest.log" &
-	guest=$!
-	wait_for "the guest is connected" disk_is "$1" .guest.connected
-}
-more_than() { [ "$(disk_get "$1" '.requests.reads + .requests.writes')" -gt "$2" ]; }
-guest_end() { # RECONNECTS
-	touch "$T/stop"
-	wait "$guest" || fail "the guest: $(cat "$T/guest.log")"
-	grep -q " errors=0 wrong=0 reconnects=$1\$" "$T/guest.out" || fail "the guest: $(cat "$T/guest.out" "$T/guest.log")"
-}
-read_all() { # NAME
-	touch "$T/stop"
-	timeout 120 "$BIN/test-guest-disk" "$T/disk-$1.sock" 2048 1 "$T/stop" "$T/$1.img" nodiscard >"$T/guest.out" 2>"$T/guest.log" &&
-		grep -q ' errors=0 wrong=0 reconnects=0$' "$T/guest.out" || fail "disk $1: $(cat "$T/guest.out" "$T/guest.log")"
-}
+
+read_all() { disk_read "$1" "$T/$1.img" nodiscard; }
 
 head -c $((8 << 20)) /dev/urandom >"$T/base.img"
 head -c $((8 << 20)) /dev/urandom >"$T/other.img"
@@ -63,7 +38,7 @@ read_all b
 expect "b read nothing from any disk" disk_is b '.base_cache.pages.hits.local == 2048 and .base_cache.image_io.reads == 0 and .image_io.reads == 0'
 
 # Written: a's own from now on, through kills of fallowd and a restart; b sees nothing of it.
-guest_start a
+guest_start a 1024 "$T/a.img" nodiscard # half of the disk
 for round in 1 2; do
 	wait_for "the guest does something" more_than a 500
 	backend_kill KILL

@@ -1,16 +1,7 @@
 # Caches of images: shared by disks that only read, dropped when somebody changed the image, gone with their time.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/disks.sh"
 
-disk() { fallow disk "$@"; }
-disks_is() { [ "$("$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r "$1")" = true ]; }
-disk_is() { disks_is ".disks[] | select(.name == \"$1\") | $2"; }
-disk_get() { "$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r ".disks[] | select(.name == \"$1\") | $2"; }
-# Reads all of a disk of 2048 pages and compares it with the image.
-read_all() { # NAME
-	timeout 120 "$BIN/test-guest-disk" "$T/disk-$1.sock" 2048 1 "$T/stop" "$T/base.img" >"$T/guest.out" 2>"$T/guest.log" &&
-		grep -q ' errors=0 wrong=0 reconnects=0$' "$T/guest.out" || fail "disk $1: $(cat "$T/guest.out" "$T/guest.log")"
-}
-touch "$T/stop" # so that the guest only reads
+read_all() { disk_read "$1" "$T/base.img"; }
 
 head -c $((8 << 20)) /dev/urandom >"$T/base.img"
 backend_config 'disks:' "  - {name: a, kind: cached, image: $T/base.img, readonly: true}" \

@@ -8,19 +8,17 @@ rm -f "$probe"
 	echo "left out: no loop devices here: $device"
 	exit 77
 }
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/disks.sh"
+SEED=${SEED:-3}
 
 DEVICES=
 trap 'code=$?; for d in $DEVICES; do losetup -d "$d"; done; (exit $code); finish' EXIT
-disk_get() { "$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r ".disks[] | select(.name == \"$1\") | $2"; }
-disk_is() { [ "$(disk_get "$1" "$2")" = true ]; }
 device() { # NAME BLOCK_BYTES: sets DEVICE
 	head -c $((8 << 20)) /dev/urandom >"$T/$1.img"
 	cp "$T/$1.img" "$T/$1.was"
 	DEVICE=$(losetup -b "$2" -f --show "$T/$1.img") || fail "losetup"
 	DEVICES="$DEVICES $DEVICE"
 }
-more_than() { [ "$(disk_get "$1" '.requests.reads + .requests.writes')" -gt "$2" ]; }
 
 backend_config 'disks: []'
 backend_start
@@ -28,14 +26,10 @@ for block in 512 4096; do
 	name=d$block
 	device $name $block
 	fallow disk add $name --image "$DEVICE" >"$T/c.out" 2>&1 || fail "disk add: $(cat "$T/c.out")"
-	rm -f "$T/stop"
 	# What a device gives back need not read as zeros.
-	"$BIN/test-guest-disk" "$T/disk-$name.sock" 2048 "${SEED:-3}" "$T/stop" "$T/$name.was" nodiscard >"$T/guest.out" 2>"$T/guest.log" &
-	guest=$!
+	guest_start $name 2048 "$T/$name.was" nodiscard
 	wait_for "the guest does something" more_than $name 4000
-	touch "$T/stop"
-	wait "$guest" || fail "the guest: $(cat "$T/guest.log")"
-	grep -q ' errors=0 wrong=0 reconnects=0$' "$T/guest.out" || fail "the guest: $(cat "$T/guest.out" "$T/guest.log")"
+	guest_end 0
 	expect "blocks were zeroed" disk_is $name '.image_io.zeroes > 0 and .image_io.errors == 0'
 done
 expect "the second one is used through the page cache" disk_is d4096 '.image_io.direct == false'

@@ -1,13 +1,7 @@
 # Cached disks of the real daemon: a guest without a machine on an image, through kills of the daemon and of donors.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/disks.sh"
+SEED=${SEED:-11}
 
-disk() { fallow disk "$@"; }
-disks_is() { [ "$("$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r "$1")" = true ]; }
-disk_is() { disks_is ".disks[] | select(.name == \"$1\") | $2"; }
-disk_get() { "$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r ".disks[] | select(.name == \"$1\") | $2"; }
-has() { # TEXT: in what the last command said
-	grep -q -- "$1" "$T/c.out" || fail "it does not say \"$1\": $(cat "$T/c.out")"
-}
 mkdir "$T/images"
 image() { # NAME MIB: of random bytes
 	head -c "$(($2 << 20))" /dev/urandom >"$T/images/$1"
@@ -35,31 +29,26 @@ head -c 1000 /dev/zero >"$T/images/short"
 disk add odd --image "$T/images/short" >"$T/c.out" 2>&1 && fail "an image of 1000 bytes"
 has 'multiple of 512'
 
-"$BIN/test-guest-disk" "$T/disk-vm.sock" 6144 "${SEED:-11}" "$T/stop" "$T/images/vm.img" >"$T/guest.out" 2>"$T/guest.log" &
-guest=$!
-wait_for "the guest is connected" disk_is vm .guest.connected
-more_than() { [ "$(disk_get vm '.requests.reads + .requests.writes')" -gt "$1" ]; }
+guest_start vm 6144 "$T/images/vm.img"
 for round in 1 2 3 4; do
-	wait_for "the guest does something" more_than 3000
+	wait_for "the guest does something" more_than vm 3000
 	backend_kill KILL
 	backend_start
 	[ $round = 2 ] && donor_kill 1
 	[ $round = 3 ] && donor_start 1
 done
-wait_for "the guest does something" more_than 3000
+wait_for "the guest does something" more_than vm 3000
 expect "the cache survived the kills" disk_is vm '.pages.stale_drops == 0'
 expect "pages came from the cache" disk_is vm '.pages.hits.local > 0'
 donor_kill 2
-wait_for "the guest does something" more_than 6000
+wait_for "the guest does something" more_than vm 6000
 backend_kill TERM
 expect "it ended well" [ "$BACKEND_CODE" = 0 ]
 backend_start
-wait_for "the guest does something" more_than 3000
+wait_for "the guest does something" more_than vm 3000
 expect "the cache survived the restart" disk_is vm '.pages.stale_drops == 0'
 expect "pages came from the cache" disk_is vm '.pages.hits.local > 0'
-touch "$T/stop"
-wait "$guest" || fail "the guest: $(cat "$T/guest.log")"
-grep -q ' errors=0 wrong=0 reconnects=5$' "$T/guest.out" || fail "the guest: $(cat "$T/guest.out" "$T/guest.log")"
+guest_end 5
 backend_kill TERM
 expect "it ended well" [ "$BACKEND_CODE" = 0 ]
 expect "the image holds what the guest wrote" cmp "$T/images/vm.img" "$T/images/vm.img.want"

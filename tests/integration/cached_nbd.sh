@@ -1,17 +1,7 @@
 # Cached disks of images behind NBD servers: one that dies and comes back, and QEMU's with a qcow2.
-for tool in nbdkit qemu-nbd qemu-img; do
-	command -v $tool >/dev/null || {
-		echo "left out: there is no $tool"
-		exit 77
-	}
-done
-. "$(dirname "$0")/lib.sh"
+NEEDS="nbdkit qemu-nbd qemu-img"
+. "$(dirname "$0")/disks.sh"
 
-disk() { fallow disk "$@"; }
-disks_is() { [ "$("$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r "$1")" = true ]; }
-disk_is() { disks_is ".disks[] | select(.name == \"$1\") | $2"; }
-disk_get() { "$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r ".disks[] | select(.name == \"$1\") | $2"; }
-has() { grep -q -- "$1" "$T/c.out" || fail "it does not say \"$1\": $(cat "$T/c.out")"; }
 # The servers are among the processes that are ended with the test.
 server_start() { # N COMMAND...
 	local n=$1
@@ -22,18 +12,6 @@ server_start() { # N COMMAND...
 	wait_for "the NBD server $n listens" [ -S "$T/$n.nbd" ]
 }
 nbdkit_start() { server_start kit nbdkit -f -U "$T/kit.nbd" file "$T/kit.img"; }
-guest_start() { # NAME PAGES IMAGE [nodiscard]
-	rm -f "$T/stop"
-	"$BIN/test-guest-disk" "$T/disk-$1.sock" "$2" "${SEED:-5}" "$T/stop" "$3" ${4:-} >"$T/guest.out" 2>"$T/guest.log" &
-	guest=$!
-	wait_for "the guest is connected" disk_is "$1" .guest.connected
-}
-more_than() { [ "$(disk_get "$1" '.requests.reads + .requests.writes')" -gt "$2" ]; }
-guest_end() { # RECONNECTS
-	touch "$T/stop"
-	wait "$guest" || fail "the guest: $(cat "$T/guest.log")"
-	grep -q " errors=0 wrong=0 reconnects=$1\$" "$T/guest.out" || fail "the guest: $(cat "$T/guest.out" "$T/guest.log")"
-}
 
 head -c $((8 << 20)) /dev/urandom >"$T/kit.img"
 nbdkit_start

@@ -146,27 +146,6 @@ static unsigned reap(void)
 	return n;
 }
 
-/* The same rings again, with whoever listens there next. */
-static void reconnect(void)
-{
-	uint64_t features;
-	bool up = false;
-
-	reconnects++;
-	while (!up) {
-		client_close(&c);
-		client_connect(&c, path);
-		/* A daemon that is being killed may still have taken the connection. */
-		up = client_send(&c, VHOST_GET_FEATURES, 0, NULL, 0, NULL, 0) &&
-		     client_recv(&c, VHOST_GET_FEATURES, &features, sizeof(features), NULL) ==
-			     sizeof(features);
-	}
-	client_negotiate(&c);
-	/* The base that QEMU makes up, for it could not ask for it. */
-	for (unsigned i = 0; i < RINGS; i++)
-		client_ring_start(&c, i, __atomic_load_n(&c.ring[i].used->idx, __ATOMIC_ACQUIRE));
-}
-
 /* Until something was answered, or the daemon is gone and back. */
 static void wait_for_it(void)
 {
@@ -191,7 +170,8 @@ static void wait_for_it(void)
 		if (p[i].revents && read(c.call[i], &n, sizeof(n)) < 0)
 			die("cannot read the interrupt");
 	if (p[RINGS].revents) {
-		reconnect();
+		reconnects++;
+		client_again(&c, path);
 		/* What the daemon finished in its last moment it may not have told. */
 		reap();
 	}

@@ -166,22 +166,6 @@ static bool reap(void)
 	return any;
 }
 
-static void reconnect(void)
-{
-	uint64_t features;
-	bool up = false;
-
-	while (!up) {
-		client_close(&c);
-		client_connect(&c, path);
-		up = client_send(&c, VHOST_GET_FEATURES, 0, NULL, 0, NULL, 0) &&
-		     client_recv(&c, VHOST_GET_FEATURES, &features, sizeof(features), NULL) ==
-			     sizeof(features);
-	}
-	client_negotiate(&c);
-	client_ring_start(&c, 0, __atomic_load_n(&c.ring[0].used->idx, __ATOMIC_ACQUIRE));
-}
-
 static void wait_for_it(void)
 {
 	struct guest_ring *r = &c.ring[0];
@@ -199,7 +183,7 @@ static void wait_for_it(void)
 	if (p[0].revents && read(c.call[0], &n, sizeof(n)) < 0)
 		die("cannot read the interrupt");
 	if (p[1].revents)
-		reconnect();
+		client_again(&c, path);
 	reap();
 	if (p[2].revents && slot_free() < CLIENT_SLOTS)
 		request_take();

@@ -288,8 +288,17 @@ void client_up(struct client *c, const char *path)
 
 void client_again(struct client *c, const char *path)
 {
-	client_close(c);
-	client_connect(c, path);
+	uint64_t features;
+	bool up = false;
+
+	while (!up) {
+		client_close(c);
+		client_connect(c, path);
+		/* A daemon that is being killed may still have taken the connection. */
+		up = client_send(c, VHOST_GET_FEATURES, 0, NULL, 0, NULL, 0) &&
+		     client_recv(c, VHOST_GET_FEATURES, &features, sizeof(features), NULL) ==
+			     sizeof(features);
+	}
 	client_negotiate(c);
 	/* The base that QEMU makes up after it could not ask for it. */
 	for (unsigned i = 0; i < c->rings; i++)
