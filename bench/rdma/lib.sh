@@ -86,6 +86,18 @@ cpu_ns() { # NODE PID-FILE
 
 ### Devices
 
+# virtio_disk SERIAL: prints the disk that QEMU gave node 1 under that name (run.sh); real machines have none
+virtio_disk() {
+	lab exec 1 "modprobe virtio_blk
+		for i in \$(seq 50); do
+			for disk in /sys/block/vd*; do
+				[ \"\$(cat \$disk/serial 2>/dev/null)\" != $1 ] || { echo /dev/\${disk##*/}; exit; }
+			done
+			sleep 0.1
+		done
+		echo 'no such disk here'; exit 1"
+}
+
 device_names() { printf '%s\n' "${!DEVICE[@]}" | sort; }
 
 devices_up() {
