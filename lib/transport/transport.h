@@ -8,6 +8,10 @@
 
 struct transport;      /* one per lane: its completion queue or epoll set */
 struct transport_conn; /* one per lane and donor: its queue pair or socket */
+struct transport_memory; /* memory of somebody else's that READs may go to: a guest's */
+
+/* memory_register() does so much at a time. */
+#define TRANSPORT_MEMORY_PIECE_BYTES (256ull << 20)
 
 /* Where a donor's data port is and what proves who we are (from the control session's HelloAck). */
 struct transport_peer {
@@ -21,8 +25,9 @@ enum transport_op_kind { TRANSPORT_READ, TRANSPORT_WRITE };
 
 /*
  * One transfer. The caller owns it and its buffer; both must stay until done() is called. The buffer
- * lies in memory given to mem_register(). done() is called exactly once for each op that post()
- * accepted, from poll() or disconnect(), on the lane's thread; status is 0 or a negative errno:
+ * lies in memory given to mem_register(), or in `memory`. done() is called exactly once for each op
+ * that post() accepted, from poll() or disconnect(), on the lane's thread. Nothing writes into the
+ * buffer from then on, whatever the status. It is 0 or a negative errno:
  *   -EREMOTEIO  the donor refused the access (wrong or expired rkey, out of bounds, revoked region)
  *   -ECONNRESET the connection broke; the op may or may not have taken effect
  *   -ECANCELED  disconnect() was called
@@ -31,6 +36,7 @@ struct transport_op {
 	enum transport_op_kind kind;
 	uint32_t len;     /* bytes */
 	void *buf;        /* local memory */
+	const struct transport_memory *memory; /* READs: that buf lies in; NULL: mem_register()'s */
 	uint64_t rkey;    /* from the lease */
 	uint64_t raddr;   /* from the lease, plus the offset in the region in bytes */
 	void (*done)(struct transport_op *op, int status);
@@ -55,6 +61,19 @@ struct transport_ops {
 	/* lane, at start; at most 8 areas. base and len are multiples of the page size. */
 	int (*mem_register)(struct transport *t, void *base, size_t len);
 
+	/*
+	 * Where the three are NULL every op's buffer lies in memory given to mem_register().
+	 * control; memory that READs of every transport of the same device may go to. base is a
+	 * multiple of the page size; nothing is registered yet. -ENOMEM, -EINVAL.
+	 */
+	int (*memory_new)(
+		struct transport *t, void *base, size_t len, struct transport_memory **out);
+	/* Any thread, one at a time; blocks while the kernel pins the next piece of it, which ops
+	 * may name from then on. 1: there is more; 0: that was all; or the errno of pinning. */
+	int (*memory_register)(struct transport_memory *m);
+	/* control; no op that names it is outstanding. Blocks while the kernel lets go of it. */
+	void (*memory_delete)(struct transport_memory *m);
+
 	/* control; never blocks: starts establishing. *out is then driven by conn_progress(). */
 	int (*connect)(struct transport *t, const struct transport_peer *peer,
 		struct transport_conn **out);
@@ -67,7 +86,8 @@ struct transport_ops {
 
 	/* lane; takes an established connection over. */
 	int (*attach)(struct transport_conn *c);
-	/* lane; queues op. -EAGAIN: depth ops are outstanding; -ENOTCONN: broken or disconnected. */
+	/* lane; queues op. -EAGAIN: depth ops are outstanding; -ENOTCONN: broken or disconnected;
+	 * -EOPNOTSUPP: op->memory is not registered there, or buf lies across two pieces. */
 	int (*post)(struct transport_conn *c, struct transport_op *op);
 	/* lane; sends what post() queued (one doorbell for the batch). */
 	void (*doorbell)(struct transport_conn *c);

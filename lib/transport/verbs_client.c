@@ -8,8 +8,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "lib/transport/verbs_device.h"
-
 #define VERBS_POLL_BATCH 32
 #define VERBS_ACK_EVENTS 16 /* acknowledging takes a lock, so it is done for several at once */
 
@@ -24,8 +22,7 @@ static void transport_free(struct verbs_transport *t)
 	}
 	if (t->channel)
 		ibv_destroy_comp_channel(t->channel);
-	if (t->pd)
-		ibv_dealloc_pd(t->pd);
+	verbs_domain_put(t->domain);
 	hello_book_fini(&t->book);
 	free(t);
 }
@@ -63,12 +60,13 @@ static int verbs_open(const char *device, uint32_t depth, struct transport **out
 	err = verbs_device_find(device, &t->device);
 	if (!err)
 		err = device_limits(t, depth);
+	if (!err)
+		err = verbs_domain_get(t->device, &t->domain);
 	if (err)
 		goto err;
 	errno = ENOMEM;
 	err = -1;
-	if (!(t->pd = ibv_alloc_pd(t->device)) ||
-		!(t->channel = ibv_create_comp_channel(t->device)))
+	if (!(t->channel = ibv_create_comp_channel(t->device)))
 		goto err;
 	if (fcntl(t->channel->fd, F_SETFL, fcntl(t->channel->fd, F_GETFL) | O_NONBLOCK))
 		goto err;
@@ -98,7 +96,7 @@ static int verbs_mem_register(struct transport *transport, void *base, size_t le
 	if (t->areas == VERBS_AREAS)
 		return -ENOSPC;
 	errno = ENOMEM;
-	struct ibv_mr *mr = ibv_reg_mr(t->pd, base, len, IBV_ACCESS_LOCAL_WRITE);
+	struct ibv_mr *mr = ibv_reg_mr(t->domain->pd, base, len, IBV_ACCESS_LOCAL_WRITE);
 	if (!mr)
 		return -errno;
 	t->area[t->areas].base = base;
@@ -144,8 +142,11 @@ static int verbs_post(struct transport_conn *conn, struct transport_op *op)
 	uint32_t lkey, i = c->tail & t->mask;
 	if (!c->attached || c->draining || atomic_load_explicit(&c->broken, memory_order_relaxed))
 		return -ENOTCONN;
-	if (!op->len || !area_key(t, op->buf, op->len, &lkey))
+	if (!op->len || (op->memory && op->kind != TRANSPORT_READ))
 		return -EINVAL;
+	if (op->memory ? !verbs_memory_key(op->memory, op->buf, op->len, &lkey)
+		       : !area_key(t, op->buf, op->len, &lkey))
+		return op->memory ? -EOPNOTSUPP : -EINVAL;
 	if (c->tail - c->head == t->depth)
 		return -EAGAIN;
 	c->ring[i] = op;
@@ -395,6 +396,9 @@ const struct transport_ops transport_verbs = {
 	.open = verbs_open,
 	.close = verbs_close,
 	.mem_register = verbs_mem_register,
+	.memory_new = verbs_memory_new,
+	.memory_register = verbs_memory_register,
+	.memory_delete = verbs_memory_delete,
 	.connect = verbs_client_connect,
 	.conn_fd = verbs_client_conn_fd,
 	.conn_progress = verbs_client_conn_progress,

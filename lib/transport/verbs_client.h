@@ -9,6 +9,7 @@
 #include "lib/transport/hello.h"
 #include "lib/transport/resolve.h"
 #include "lib/transport/transport.h"
+#include "lib/transport/verbs_device.h"
 
 #define VERBS_AREAS	 8
 #define VERBS_CONNS	 512u /* of one lane at a time */
@@ -37,7 +38,7 @@ struct verbs_conn;
 struct verbs_transport {
 	struct hello_book book;
 	struct ibv_context *device;
-	struct ibv_pd *pd;
+	struct verbs_domain *domain;
 	struct ibv_comp_channel *channel;
 	struct ibv_cq *cq;
 	uint32_t depth, mask; /* the rings are a power of two: mask + 1 entries */
@@ -89,5 +90,13 @@ int verbs_client_connect(
 int verbs_client_conn_fd(struct transport_conn *c);
 int verbs_client_conn_progress(struct transport_conn *c);
 void verbs_client_destroy(struct transport_conn *c);
+
+/* verbs_memory.c */
+int verbs_memory_new(struct transport *t, void *base, size_t len, struct transport_memory **out);
+int verbs_memory_register(struct transport_memory *m);
+void verbs_memory_delete(struct transport_memory *m);
+/* Lane. False: not all of it is registered, or not as one piece. */
+bool verbs_memory_key(
+	const struct transport_memory *m, const void *buf, uint32_t len, uint32_t *lkey);
 
 #endif

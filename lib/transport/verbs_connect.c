@@ -203,7 +203,7 @@ static int on_route(struct verbs_conn *c)
 	 * told otherwise keeps it. */
 	rdma_set_option(c->id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &ack_timeout,
 		sizeof ack_timeout);
-	if (rdma_create_qp(c->id, t->pd, &attr))
+	if (rdma_create_qp(c->id, t->domain->pd, &attr))
 		return address_next(c, -errno);
 	c->qp = c->id->qp;
 	hello_ticket_fill(&t->book, &c->ticket, &h);

@@ -1,4 +1,5 @@
-/* Finding the RDMA device to use, and the private data of a connection request. */
+/* Finding the RDMA device to use, the protection domain that its transports share, and the private
+ * data of a connection request. */
 #ifndef FALLOW_TRANSPORT_VERBS_DEVICE_H
 #define FALLOW_TRANSPORT_VERBS_DEVICE_H
 
@@ -21,5 +22,16 @@ enum verbs_refusal {
 /* The context of the named device, or of the first one (NULL), as librdmacm has it open for the
  * life of the process. -ENODEV: there is none. */
 int verbs_device_find(const char *name, struct ibv_context **out);
+
+/* One for all transports of a device in this process, so that a guest's memory is registered, and
+ * pinned, once and not once for each lane. */
+struct verbs_domain {
+	struct ibv_pd *pd;
+	unsigned users;
+	struct verbs_domain *next;
+};
+/* Any thread; blocks for a system call. Its errno. */
+int verbs_domain_get(struct ibv_context *device, struct verbs_domain **out);
+void verbs_domain_put(struct verbs_domain *d);
 
 #endif

@@ -201,7 +201,10 @@ int ibv_query_device(struct ibv_context *ctx, struct ibv_device_attr *attr)
 
 struct ibv_pd *ibv_alloc_pd(struct ibv_context *ctx)
 {
-	return make("ibv_alloc_pd", sizeof(struct ibv_pd));
+	struct ibv_pd *pd = make("ibv_alloc_pd", sizeof *pd);
+	if (pd)
+		pd->context = ctx;
+	return pd;
 }
 
 int ibv_dealloc_pd(struct ibv_pd *pd)

@@ -390,6 +390,62 @@ static void test_late_completion_of_a_gone_queue_pair(void **state)
 	down(t);
 }
 
+/* Memory of a guest's, registered piece by piece; addresses alone matter to this card. */
+static void test_memory_of_others(void **state)
+{
+	struct transport *t = up(), *t2, *lanes[2];
+	struct transport_memory *m;
+	size_t piece = TRANSPORT_MEMORY_PIECE_BYTES, len = piece + 8192;
+	uint8_t *base =
+		mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	struct end e;
+
+	assert_ptr_not_equal(base, MAP_FAILED);
+	assert_int_equal(transport_verbs.open(NULL, DEPTH, &t2), 0);
+	lanes[0] = t;
+	lanes[1] = t2;
+	assert_int_equal(transport_verbs.memory_new(t, base + 1, len, &m), -EINVAL);
+	assert_int_equal(transport_verbs.memory_new(t, base, 0, &m), -EINVAL);
+	assert_int_equal(transport_verbs.memory_new(t, base, len, &m), 0);
+	fake.fail = "ibv_reg_mr";
+	assert_int_equal(transport_verbs.memory_register(m), -EIO);
+	assert_int_equal(transport_verbs.memory_register(m), 1);
+	for (unsigned i = 0; i < 2; i++) {
+		struct transport_conn *c = establish(lanes[i]);
+
+		/* one domain, so that one registration serves every lane */
+		assert_ptr_equal(fake.qps->qp.pd, fake.mr_pd);
+		end_init(&e, TRANSPORT_READ, 0);
+		e.op.memory = m;
+		assert_int_equal(transport_verbs.post(c, &e.op), -EOPNOTSUPP); /* not there */
+		e.op.buf = base + 511; /* any address will do */
+		assert_int_equal(transport_verbs.post(c, &e.op), 0);
+		transport_verbs.doorbell(c);
+		fake_run(fake.qps, 1);
+		assert_int_equal(transport_verbs.poll(lanes[i], 10), 1);
+		assert_int_equal(e.status, 0);
+		e.ended = false;
+		e.op.kind = TRANSPORT_WRITE; /* nobody's bytes go out */
+		assert_int_equal(transport_verbs.post(c, &e.op), -EINVAL);
+		e.op.kind = TRANSPORT_READ;
+		e.op.buf = base + piece;
+		assert_int_equal(transport_verbs.post(c, &e.op), i ? 0 : -EOPNOTSUPP);
+		transport_verbs.doorbell(c);
+		fake_run(fake.qps, 1);
+		assert_int_equal(transport_verbs.poll(lanes[i], 10), i);
+		assert_int_equal(transport_verbs.memory_register(m), 0);
+		e.op.buf = base + piece - 256;
+		assert_int_equal(transport_verbs.post(c, &e.op), -EOPNOTSUPP); /* two pieces */
+		e.op.buf = base + len - 511;
+		assert_int_equal(transport_verbs.post(c, &e.op), -EOPNOTSUPP); /* too long */
+		drop(c);
+	}
+	transport_verbs.close(t2);
+	transport_verbs.memory_delete(m);
+	down(t);
+	munmap(base, len);
+}
+
 /* The memory server's end. */
 
 static const uint64_t TOKEN_A[2] = {1, 2}, TOKEN_B[2] = {3, 4};
@@ -584,6 +640,7 @@ int main(void)
 		cmocka_unit_test(test_arm),
 		cmocka_unit_test(test_disconnect_with_ops_outstanding),
 		cmocka_unit_test(test_late_completion_of_a_gone_queue_pair),
+		cmocka_unit_test(test_memory_of_others),
 		cmocka_unit_test(test_server_without_device),
 		cmocka_unit_test(test_server_keeps_clients_apart),
 		cmocka_unit_test(test_server_refuses),
