@@ -68,8 +68,12 @@ static void no_donor(void *ctx, unsigned donor)
 {
 }
 
-static const struct engine_ops engine_ops = {
-	no_io, no_io, no_kick, no_regions, no_region, no_donor};
+static const struct engine_ops engine_ops = {.io_read = no_io,
+	.io_write = no_io,
+	.io_kick = no_kick,
+	.want_regions = no_regions,
+	.region_released = no_region,
+	.donor_bad_data = no_donor};
 
 static void *lane_main(void *arg)
 {

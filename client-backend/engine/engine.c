@@ -1,6 +1,7 @@
 /* The engine: opening and closing, puts, and what happens with time. */
 #include "client-backend/engine/engine.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -28,6 +29,7 @@ void engine_config_default(struct engine_config *c, uint64_t local_bytes, uint64
 		.hedge_ns = 5000000,
 		.get_timeout_ns = 10000000000,
 		.cache_timeout_ns = 250000000,
+		.direct_timeout_ns = 200000000,
 		.put_wait_ns = 1000000000,
 		.retry_ns = 100000000,
 		.spill_percent = 30,
@@ -228,6 +230,7 @@ void engine_tune(struct engine *e, const struct engine_config *c)
 	e->cfg.hedge_ns = c->hedge_ns;
 	e->cfg.get_timeout_ns = c->get_timeout_ns;
 	e->cfg.cache_timeout_ns = c->cache_timeout_ns;
+	e->cfg.direct_timeout_ns = c->direct_timeout_ns;
 	e->cfg.put_wait_ns = c->put_wait_ns;
 	e->cfg.retry_ns = c->retry_ns;
 	e->cfg.spill_percent = c->spill_percent;
@@ -524,6 +527,7 @@ void engine_cancel(struct engine *e, struct engine_req *req)
 		req_unlink(&e->get_wait, req);
 		break;
 	case REQ_FETCH:
+		assert(!((struct fetch *)req->fetch[0])->direct);
 		req_unlink(&((struct fetch *)req->fetch[0])->reqs, req);
 		break;
 	}

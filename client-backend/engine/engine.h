@@ -101,6 +101,9 @@ struct engine_region_desc {
 	char donor_name[ENGINE_NAME_BYTES];
 };
 
+/* Memory of somebody else's, as the I/O layer knows it. */
+struct transport_memory;
+
 /* A transfer between local memory and one holder of a segment; the engine owns it. */
 struct engine_io {
 	const struct engine_region_desc *region; /* NULL: the disk tier */
@@ -109,6 +112,7 @@ struct engine_io {
 	bool background; /* a move, not a client's get: may be delayed behind those */
 	void *buf; /* in the memory that engine_memory() tells, 64-byte aligned; for the disk tier
 		    * offset, len and buf are multiples of 4096 */
+	const struct transport_memory *memory; /* reads from donors: that buf lies in instead */
 	void (*done)(struct engine_io *io, int status);
 	uint64_t priv[16]; /* the I/O layer's own from start until done() */
 };
@@ -121,6 +125,10 @@ struct engine_ops {
 	 */
 	int (*io_read)(void *ctx, struct engine_io *io);
 	int (*io_write)(void *ctx, struct engine_io *io);
+	/* Besides, for a read with io->memory: -EOPNOTSUPP this donor is not read that way. NULL
+	 * or: ends such a read soon, though it cost the donor's connection; done() is called as
+	 * ever, and from then on nothing writes into buf. */
+	void (*io_abandon)(void *ctx, struct engine_io *io);
 	/* Posts what was started since the last kick. */
 	void (*io_kick)(void *ctx);
 	/* The lane would like `count` more regions (0: no more needed); repeated while it lasts. */
@@ -151,12 +159,14 @@ struct engine_config {
 	bool huge_pages;  /* MADV_HUGEPAGE on the arena */
 	bool lock_memory; /* mlock the arena */
 	/* These may be changed at run time with engine_tune(). */
-	uint64_t hedge_ns;	   /* a get asks the next holder after this; 0: never */
-	uint64_t get_timeout_ns;   /* a get gives up after this with -ETIMEDOUT */
-	uint64_t cache_timeout_ns; /* a get of an ephemeral page is a miss after this */
-	uint64_t put_wait_ns;	   /* a put waits this long for a slot that is being freed, then is
-				      refused */
-	uint64_t retry_ns;	   /* a failed move is tried again after this */
+	uint64_t hedge_ns;	    /* a get asks the next holder after this; 0: never */
+	uint64_t get_timeout_ns;    /* a get gives up after this with -ETIMEDOUT */
+	uint64_t cache_timeout_ns;  /* a get of an ephemeral page is a miss after this */
+	uint64_t direct_timeout_ns; /* a read into a caller's own memory that takes longer is
+				     * abandoned once another holder has answered */
+	uint64_t put_wait_ns;	    /* a put waits this long for a slot that is being freed, then is
+				       refused */
+	uint64_t retry_ns;	    /* a failed move is tried again after this */
 	uint32_t
 		spill_percent; /* spill when fewer than this percentage of slots is free or clean */
 	uint32_t live_percent; /* clean until live bytes are this share of the bytes held */
@@ -177,6 +187,10 @@ struct engine_stats {
 		gets_timeout;
 	stat_t flush_pages, flush_objects;
 	stat_t reads_posted, reads_bare, reads_merged, reads_hedged, reads_failed, records_corrupt;
+	/* gets answered by a read into the caller's own memory; such reads not tried, for the donor
+	 * is late or not read that way; what they brought was not the record, and the caller or the
+	 * donor may be why; abandoned */
+	stat_t gets_direct, direct_refused, direct_unlike, direct_abandoned;
 	stat_t segments_spilled, segments_repaired, segments_cleaned, segments_freed, segments_lost,
 		segments_evicted_clean, segments_evicted_ephemeral, segments_to_disk;
 	/* ephemeral pages: put on probation; put to main, being known from before; kept because
@@ -200,6 +214,12 @@ struct engine_stats {
 
 enum engine_tier { ENGINE_TIER_LOCAL, ENGINE_TIER_REMOTE, ENGINE_TIER_DISK };
 
+/* Where a get may be read to without passing through a buffer; see engine_get_direct(). */
+struct engine_direct {
+	void *page;			       /* ENGINE_PAGE_BYTES */
+	const struct transport_memory *memory; /* that page lies in; NULL: nowhere */
+};
+
 /* A request that may complete later; the caller's, untouched until done() when -EINPROGRESS was
  * returned. */
 struct engine_req {
@@ -207,9 +227,11 @@ struct engine_req {
 	 * requests. */
 	void (*done)(struct engine_req *req, int status);
 	uint32_t tier; /* enum engine_tier that a get was answered from; valid in done() */
+	bool in_place; /* of engine_get_direct(): where the page is; valid in done() */
 	/* private */
 	struct engine_key key;
 	void *page;
+	struct engine_direct direct;
 	uint64_t start_ns, deadline_ns;
 	struct engine_req *next, **pprev;
 	uint64_t loc;
@@ -289,10 +311,21 @@ struct engine_reservation engine_pool_reserved(const struct engine *e, uint32_t 
 int engine_put(
 	struct engine *e, const struct engine_key *k, const void *page, struct engine_req *req);
 int engine_get(struct engine *e, const struct engine_key *k, void *page, struct engine_req *req);
+/*
+ * A get of a page that a donor has as it is, of a persistent pool, may be read straight to
+ * direct->page, which somebody else (a guest) may write to at any time; a page that is anywhere
+ * else, or that is not right when it is there, goes to `page`. In done() req->in_place tells where
+ * it is. Until then direct->page may change at any time, whatever becomes of the get; from then on
+ * it does not. So done() may come later than get_timeout_ns, by the time that a transfer may take
+ * at most; and such a request cannot be cancelled.
+ */
+int engine_get_direct(struct engine *e, const struct engine_key *k, void *page,
+	const struct engine_direct *direct, struct engine_req *req);
 /* Reads for gets that donors or the disk have not answered yet. */
 unsigned engine_gets_in_flight(const struct engine *e);
 void engine_kick(struct engine *e);
-/* Takes back a request in progress: done() will not be called. Not from a done(). */
+/* Takes back a request in progress: done() will not be called. Not from a done(), and not of
+ * engine_get_direct(). */
 void engine_cancel(struct engine *e, struct engine_req *req);
 /* 0; -ENOENT nothing there (or no such pool). flush_object counts the pages it removed in *pages.
  */

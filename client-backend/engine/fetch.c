@@ -76,7 +76,7 @@ static bool req_is_ephemeral(const struct engine *e, const struct engine_req *r)
 	return p && !(p->desc.flags & ENGINE_POOL_PERSISTENT);
 }
 
-static void req_done(struct engine *e, struct engine_req *r, int status)
+void fetch_req_done(struct engine *e, struct engine_req *r, int status)
 {
 	if ((status == -EIO || status == -ETIMEDOUT) && req_is_ephemeral(e, r)) {
 		ephemeral_miss(e, r);
@@ -141,6 +141,14 @@ int fetch_lookup(struct engine *e, const struct engine_key *k, void *page, uint6
 
 int engine_get(struct engine *e, const struct engine_key *k, void *page, struct engine_req *req)
 {
+	static const struct engine_direct none;
+
+	return engine_get_direct(e, k, page, &none, req);
+}
+
+int engine_get_direct(struct engine *e, const struct engine_key *k, void *page,
+	const struct engine_direct *direct, struct engine_req *req)
+{
 	uint64_t loc;
 	int err = fetch_lookup(e, k, page, &loc);
 
@@ -152,6 +160,8 @@ int engine_get(struct engine *e, const struct engine_key *k, void *page, struct 
 		return err;
 	req->key = *k;
 	req->page = page;
+	req->direct = *direct;
+	req->in_place = false;
 	req->start_ns = now_ns(e);
 	req->deadline_ns =
 		req->start_ns +
@@ -270,13 +280,17 @@ static bool fetch_attempt(struct engine *e, struct fetch *f)
 				ENGINE_PAGE_BYTES);
 		else
 			holder_io(e, &a->io, a->holder, which, f->off, f->len);
-		a->io.buf = a->buf + (a->bare ? BARE_AT : 0);
 		a->io.done = attempt_done;
 		a->io.background = false;
 		a->data = a->buf + (which == DISK_HOLDER ? f->off & 4095u : 0) +
 			  (a->bare ? BARE_AT - RECORD_HEADER_BYTES : 0);
-		int err = e->ops.io_read(e->ops_ctx, &a->io);
+		int err = direct_read(e, f, a);
 
+		if (err == -EOPNOTSUPP) {
+			a->io.buf = a->buf + (a->bare ? BARE_AT : 0);
+			a->io.memory = NULL;
+			err = e->ops.io_read(e->ops_ctx, &a->io);
+		}
 		if (err == -EAGAIN)
 			e->get_busy = true;
 		if (err == 0) {
@@ -316,7 +330,7 @@ static void fetch_fail(struct engine *e, struct fetch *f)
 		e->get_retry_ns = now_ns(e) + RETRY_NS;
 	while ((r = req_list_pop(&reqs))) {
 		if ((valid && !reachable) || (wrong && ++r->tried >= ROUNDS_MAX))
-			req_done(e, r, -EIO);
+			fetch_req_done(e, r, -EIO);
 		else
 			req_list_push(&e->get_wait, r, REQ_GET_WAIT);
 	}
@@ -345,9 +359,13 @@ static bool fetch_deliver(struct engine *e, struct fetch *f, const struct attemp
 		sums_put(e, loc_off(r->loc), h);
 		if (!e->seg[f->row].persistent)
 			ephemeral_was_read(e, r, h);
+		if (f->direct) {
+			direct_hold(f, r, a);
+			continue;
+		}
 		stat_add(a->which == DISK_HOLDER ? &e->stats.gets_disk : &e->stats.gets_remote, 1);
 		r->tier = a->which == DISK_HOLDER ? ENGINE_TIER_DISK : ENGINE_TIER_REMOTE;
-		req_done(e, r, 0);
+		fetch_req_done(e, r, 0);
 	}
 	return bad;
 }
@@ -362,15 +380,16 @@ static void attempt_done(struct engine_io *io, int status)
 	if (a->late)
 		e->donor[a->donor].late--;
 	a->late = false;
-	if (status == 0) {
-		if (fetch_deliver(e, f, a)) {
-			f->errors |= (uint8_t)(1u << a->which);
-			holder_bad(e, f->row, a->which, a->holder);
-		}
-	} else {
+	if (status) {
 		stat_add(&e->stats.reads_failed, 1);
 		if (status == -EREMOTEIO)
 			f->errors |= (uint8_t)(1u << a->which);
+	}
+	if (f->direct == a) {
+		direct_end(e, f, status);
+	} else if (!status && fetch_deliver(e, f, a)) {
+		f->errors |= (uint8_t)(1u << a->which);
+		holder_bad(e, f->row, a->which, a->holder);
 	}
 	if (f->attempt[0].active || f->attempt[1].active)
 		return;
@@ -425,7 +444,7 @@ static unsigned plug_take(struct engine *e, struct engine_req **batch)
 		int err = fetch_lookup(e, &r->key, r->page, &r->loc);
 
 		if (err != -EINPROGRESS) {
-			req_done(e, r, err);
+			fetch_req_done(e, r, err);
 			continue;
 		}
 		unsigned i = n++;
@@ -441,6 +460,7 @@ static unsigned plug_take(struct engine *e, struct engine_req **batch)
 void fetch_kick(struct engine *e)
 {
 	struct engine_req *batch[KICK_BATCH];
+	uint64_t checksum;
 
 	while (e->plug.head && e->fetch_free) {
 		unsigned n = plug_take(e, batch), i = 0;
@@ -449,10 +469,14 @@ void fetch_kick(struct engine *e)
 			uint32_t off = loc_off(batch[i]->loc), end = off + loc_len(batch[i]->loc);
 			unsigned j = i + 1;
 
-			for (; j < n && loc_row(batch[j]->loc) == loc_row(batch[i]->loc); j++) {
+			bool alone = direct_is_meant(e, batch[i], &checksum);
+
+			for (; j < n && !alone && loc_row(batch[j]->loc) == loc_row(batch[i]->loc);
+				j++) {
 				uint32_t o = loc_off(batch[j]->loc), l = loc_len(batch[j]->loc);
 
-				if (o > end + MERGE_GAP_BYTES || o + l - off > FETCH_BYTES)
+				if (direct_is_meant(e, batch[j], &checksum) ||
+					o > end + MERGE_GAP_BYTES || o + l - off > FETCH_BYTES)
 					break;
 				if (o + l > end)
 					end = o + l;
@@ -490,7 +514,7 @@ static void list_expire(struct engine *e, struct req_list *l, uint64_t now)
 		req_list_push(&over, r, REQ_GET_WAIT);
 	}
 	while ((r = req_list_pop(&over)))
-		req_done(e, r, -ETIMEDOUT);
+		fetch_req_done(e, r, -ETIMEDOUT);
 }
 
 /* What is late counts against its donor, and the next holder is asked too. */
@@ -514,6 +538,7 @@ static void fetch_hedge(struct engine *e, uint64_t now, uint64_t *wake)
 	uint64_t late_ns = e->cfg.hedge_ns ? e->cfg.hedge_ns : LATE_NS;
 
 	for (struct fetch *f = e->fetch_active; f; f = f->next) {
+		direct_tick(e, f, now, wake);
 		if (f->hedged)
 			continue;
 		if (now < f->posted_ns + late_ns) {
@@ -537,7 +562,8 @@ void fetch_tick(struct engine *e, uint64_t now, uint64_t *wake)
 
 		e->get_retry_ns = now + RETRY_NS;
 		for (struct fetch *f = e->fetch_active; f; f = f->next)
-			list_expire(e, &f->reqs, now);
+			if (!f->direct)
+				list_expire(e, &f->reqs, now);
 		list_expire(e, &e->get_wait, now);
 		list_expire(e, &e->plug, now);
 		req_list_take(&again, &e->get_wait);

@@ -238,6 +238,10 @@ struct attempt {
 struct fetch {
 	struct req_list reqs;
 	struct attempt attempt[2];
+	struct attempt *direct;	    /* under way, into the memory of its one request (direct.c) */
+	uint32_t generation;	    /* of that one's region */
+	bool owes, held, abandoned; /* direct.c */
+	uint8_t held_tier;
 	struct fetch *next, **pprev; /* active (oldest first) or free list */
 	uint64_t posted_ns;
 	uint32_t row, off, len;
@@ -380,6 +384,7 @@ struct engine {
 	struct fetch *fetch;
 	struct fetch *fetch_free, *fetch_active, **fetch_active_tail;
 	uint32_t fetch_count_active;
+	uint32_t direct_active, direct_owed; /* reads by direct.c; those that owe a slot */
 	struct move *move;
 	struct sum *sum; /* sums.c */
 	uint32_t moves_active;
@@ -644,12 +649,27 @@ void fetch_init(struct engine *e, uint8_t *buffers);
 int fetch_lookup(struct engine *e, const struct engine_key *k, void *page, uint64_t *loc);
 void fetch_kick(struct engine *e);
 void fetch_tick(struct engine *e, uint64_t now, uint64_t *wake);
+void fetch_req_done(struct engine *e, struct engine_req *r, int status);
 /* A copy turned out wrong: drop it if there is another. holder: the word when it was read. */
 void holder_bad(struct engine *e, uint32_t row, unsigned which, uint64_t holder);
 /* Fills in io for a read or write of a holder's copy; bytes [off, off+len) of the segment. */
 void holder_io(struct engine *e, struct engine_io *io, uint64_t holder, unsigned which,
 	uint32_t off, uint32_t len);
 bool holder_reachable(struct engine *e, uint64_t holder, unsigned which);
+
+/* ---- direct.c: reads into memory that the requests' owners share with others ---- */
+/* May this request be read so, as far as can be told now? Its record is read by itself then. */
+bool direct_is_meant(const struct engine *e, const struct engine_req *r, uint64_t *checksum);
+/* Starts such a read, from the holder of `a`; -EOPNOTSUPP: not this time, for another way. */
+int direct_read(struct engine *e, struct fetch *f, struct attempt *a);
+/* It has ended. The request is done, or is with the fetch again, for another way. */
+void direct_end(struct engine *e, struct fetch *f, int status);
+/* The fetch's request was answered by another read, into a buffer. */
+void direct_hold(struct fetch *f, struct engine_req *r, const struct attempt *a);
+/* Abandons a read that takes too long. */
+void direct_tick(struct engine *e, struct fetch *f, uint64_t now, uint64_t *wake);
+/* A slot that is not used any more but read from: it is returned when that has ended. */
+bool direct_keeps_slot(struct engine *e, uint32_t region, uint32_t slot);
 
 /* ---- move.c ---- */
 void move_init(struct engine *e, uint8_t *staging);

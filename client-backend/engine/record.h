@@ -44,6 +44,19 @@ static inline uint64_t record_checksum(const struct record_header *h, uint64_t s
 		&h->seq, RECORD_HEADER_BYTES - sizeof(h->checksum) + h->len, secret);
 }
 
+/* The same where the payload is not behind its header. */
+static inline uint64_t record_checksum_apart(
+	const struct record_header *h, const void *payload, uint64_t secret)
+{
+	XXH3_state_t s;
+
+	XXH3_INITSTATE(&s);
+	XXH3_64bits_reset_withSeed(&s, secret);
+	XXH3_64bits_update(&s, &h->seq, RECORD_HEADER_BYTES - sizeof(h->checksum));
+	XXH3_64bits_update(&s, payload, h->len);
+	return XXH3_64bits_digest(&s);
+}
+
 /* Fills in the header in front of a payload that is in place already. */
 static inline void record_seal(struct record_header *h, const struct engine_key *k, uint64_t seq,
 	uint32_t len, uint8_t codec, uint64_t secret)

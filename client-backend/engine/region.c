@@ -72,6 +72,8 @@ uint32_t region_slot_take(struct engine *e, uint32_t region)
 
 void region_slot_return(struct engine *e, uint32_t region, uint32_t slot)
 {
+	if (direct_keeps_slot(e, region, slot))
+		return;
 	bit_flip(e->rv[region].bitmap, slot);
 	e->rv[region].used--;
 	donor_count(e, region, 1);

@@ -28,6 +28,8 @@ static int start(struct world *w, struct engine_io *io, bool write)
 {
 	if (w->queued == sizeof(w->queue) / sizeof(w->queue[0]))
 		return -EAGAIN;
+	if (!write && io->memory && w->refuse_direct)
+		return -EOPNOTSUPP;
 	w->asked[write]++;
 	if (io->region && w->mood[io->region->donor] == DONOR_UNREACHABLE)
 		return -ENOTCONN;
@@ -36,14 +38,30 @@ static int start(struct world *w, struct engine_io *io, bool write)
 	return 0;
 }
 
+/* Where it goes is settled now: the region may be another one's when it ends. */
+static int io_start(struct world *w, struct engine_io *io, bool write)
+{
+	io->priv[0] = (uintptr_t)(io->region ? w->memory[io->region->region_id] + io->offset
+					     : w->disk + io->offset);
+	io->priv[1] = io->region ? io->region->donor : WORLD_DONORS;
+	return start(w, io, write);
+}
+
 static int io_read(void *ctx, struct engine_io *io)
 {
-	return start(ctx, io, false);
+	return io_start(ctx, io, false);
 }
 
 static int io_write(void *ctx, struct engine_io *io)
 {
-	return start(ctx, io, true);
+	return io_start(ctx, io, true);
+}
+
+static void io_abandon(void *ctx, struct engine_io *io)
+{
+	struct world *w = ctx;
+
+	w->abandoned[w->abandons++ % 8] = io;
 }
 
 static void io_kick(void *ctx)
@@ -73,6 +91,7 @@ static void donor_bad_data(void *ctx, unsigned donor)
 static const struct engine_ops ops = {
 	.io_read = io_read,
 	.io_write = io_write,
+	.io_abandon = io_abandon,
 	.io_kick = io_kick,
 	.want_regions = want_regions,
 	.region_released = region_released,
@@ -169,11 +188,15 @@ unsigned world_grant(struct world *w, unsigned donor)
 	return (unsigned)at;
 }
 
+static enum donor_mood mood_of(const struct world *w, const struct engine_io *io)
+{
+	return io->priv[1] < WORLD_DONORS ? w->mood[io->priv[1]] : DONOR_FINE;
+}
+
 static void transfer(struct world *w, struct engine_io *io, bool write)
 {
-	uint8_t *at =
-		io->region ? w->memory[io->region->region_id] + io->offset : w->disk + io->offset;
-	enum donor_mood mood = io->region ? w->mood[io->region->donor] : DONOR_FINE;
+	uint8_t *at = (uint8_t *)(uintptr_t)io->priv[0];
+	enum donor_mood mood = mood_of(w, io);
 
 	if (mood == DONOR_REFUSES) {
 		io->done(io, -EREMOTEIO);
@@ -186,7 +209,19 @@ static void transfer(struct world *w, struct engine_io *io, bool write)
 	if (!write && mood == DONOR_FLIPS_BITS)
 		for (uint32_t i = 100; i < io->len; i += 1000)
 			((uint8_t *)io->buf)[i] ^= 0x10;
+	if (!write && io->memory && w->on_direct)
+		w->on_direct(io);
 	io->done(io, 0);
+}
+
+static bool abandoned(struct world *w, const struct engine_io *io)
+{
+	for (unsigned i = 0; i < 8; i++)
+		if (w->abandoned[i] == io) {
+			w->abandoned[i] = NULL;
+			return true;
+		}
+	return false;
 }
 
 /* Ends every transfer but those of silent donors. */
@@ -200,8 +235,12 @@ static void transfers_end(struct world *w)
 	memcpy(write, w->write, n * sizeof(write[0]));
 	w->queued = 0;
 	for (unsigned i = 0; i < n; i++) {
+		if (abandoned(w, queue[i])) {
+			queue[i]->done(queue[i], -ECANCELED);
+			continue;
+		}
 		if ((w->per_step && i - kept >= w->per_step) ||
-			(queue[i]->region && w->mood[queue[i]->region->donor] == DONOR_SILENT)) {
+			mood_of(w, queue[i]) == DONOR_SILENT) {
 			queue[kept] = queue[i];
 			write[kept++] = write[i];
 		} else {
