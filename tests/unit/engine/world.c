@@ -240,7 +240,8 @@ static void transfers_end(struct world *w)
 			continue;
 		}
 		if ((w->per_step && i - kept >= w->per_step) ||
-			mood_of(w, queue[i]) == DONOR_SILENT) {
+			mood_of(w, queue[i]) == DONOR_SILENT ||
+			(w->silent_direct && queue[i]->memory)) {
 			queue[kept] = queue[i];
 			write[kept++] = write[i];
 		} else {

@@ -29,9 +29,9 @@ struct world {
 	uint64_t asked[2]; /* transfers that the engine asked for: reads, writes */
 	unsigned wanted, released, bad_data;
 	unsigned regions;
-	unsigned per_step;  /* transfers that end in a step, oldest first; 0: all */
-	bool give_regions;  /* grant what the engine asks for */
-	bool refuse_direct; /* reads into callers' own memory */
+	unsigned per_step;		   /* transfers that end in a step, oldest first; 0: all */
+	bool give_regions;		   /* grant what the engine asks for */
+	bool refuse_direct, silent_direct; /* of reads into callers' own memory */
 	void (*on_direct)(struct engine_io *io); /* such a read has written, and not ended yet */
 	struct engine_io *abandoned[8];
 	unsigned abandons;
