@@ -20,6 +20,12 @@ static const struct config_choice disk_words[] = {
 	{NULL, 0},
 };
 
+static const struct config_choice guest_memory_words[] = {
+	{"bounce", FALLOWD_GUEST_BOUNCE},
+	{"pinned", FALLOWD_GUEST_PINNED},
+	{NULL, 0},
+};
+
 static const struct config_choice disk_kind_words[] = {
 	{"swap", FALLOWD_DISK_SWAP},
 	{"cached", FALLOWD_DISK_CACHED},
@@ -150,6 +156,10 @@ static const struct config_field timing_fields[] = {
 	CONFIG_VALUE(fallowd_config, "cache_timeout", timing.cache_timeout_ns, CONFIG_DURATION,
 		"250ms", 1 * CONFIG_MS, 600 * CONFIG_S,
 		"The same for a page of an ephemeral pool, which is a miss then."),
+	CONFIG_VALUE(fallowd_config, "direct_timeout", timing.direct_timeout_ns, CONFIG_DURATION,
+		"200ms", 1 * CONFIG_MS, 60 * CONFIG_S,
+		"A read into a pinned guest's memory that takes longer breaks its connection, once "
+		"another holder has answered."),
 	CONFIG_VALUE(fallowd_config, "put_wait", timing.put_wait_ns, CONFIG_DURATION, "1s", 0,
 		60 * CONFIG_S, "A put waits this long for room that is being made; then refused."),
 	CONFIG_VALUE(fallowd_config, "retry", timing.retry_ns, CONFIG_DURATION, "500ms",
@@ -274,6 +284,13 @@ static const struct config_field guest_disk_fields[] = {
 		"Permission bits of the socket; its group is socket.group."),
 	CONFIG_VALUE(fallowd_disk_config, "queues", queues, CONFIG_NUMBER, "16", 1,
 		VHOST_MAX_QUEUES, "The most queues that a guest may have."),
+	CONFIG_WORD(fallowd_disk_config, "guest_memory", guest_memory, guest_memory_words, "bounce",
+		"Of a swap disk: whether pages may be read by RDMA straight into the guest's "
+		"memory. "
+		"bounce: they pass through buffers. pinned: all of the guest's memory is "
+		"registered "
+		"with the card, and so locked; not for a guest with a balloon, free page reporting "
+		"or virtio-mem."),
 	CONFIG_VALUE(fallowd_disk_config, "copies", copies, CONFIG_NUMBER, "0", 0,
 		ENGINE_MAX_COPIES, "Donors that hold each segment; 0 for pools.copies."),
 	CONFIG_WORD(fallowd_disk_config, "codec", codec, pool_codec_words, "default",
@@ -374,6 +391,8 @@ static int check_disk(const void *cfg, char *path, size_t path_bytes, char *err,
 		FAIL("base", "is for images behind an NBD server only");
 	if (d->base[0] && d->readonly)
 		FAIL("base", "is for disks that are written, too: leave out readonly");
+	if (d->kind == FALLOWD_DISK_CACHED && d->guest_memory == FALLOWD_GUEST_PINNED)
+		FAIL("guest_memory", "pinned is for swap disks only");
 	if (d->kind == FALLOWD_DISK_CACHED && d->size_bytes)
 		FAIL("size", "is that of the image: leave it out");
 	return 0;

@@ -25,6 +25,7 @@ struct fallowd_client_config {
 };
 
 enum fallowd_disk_kind { FALLOWD_DISK_SWAP, FALLOWD_DISK_CACHED };
+enum fallowd_guest_memory { FALLOWD_GUEST_BOUNCE, FALLOWD_GUEST_PINNED };
 enum fallowd_disk_keep { FALLOWD_KEEP_AUTO, FALLOWD_KEEP_ALWAYS };
 
 /* A disk for a guest. */
@@ -48,6 +49,7 @@ struct fallowd_disk_config {
 	uint64_t quota_bytes;		 /* of an account of its own; 0: none */
 	uint32_t weight;		 /* of an account of its own */
 	char serial[21];		 /* "": the name */
+	int guest_memory;		 /* swap: enum fallowd_guest_memory */
 };
 
 /* Every size in bytes, every duration in ns; fallowd_config_schema holds the defaults and bounds.
@@ -90,6 +92,7 @@ struct fallowd_config {
 		uint64_t hedge_ns; /* 0: never */
 		uint64_t get_timeout_ns;
 		uint64_t cache_timeout_ns;
+		uint64_t direct_timeout_ns;
 		uint64_t put_wait_ns;
 		uint64_t retry_ns;
 		uint64_t io_timeout_ns; /* a transfer that takes longer breaks its connection */

@@ -183,6 +183,7 @@ static void guest_put(struct daemon *d, const struct vhost_server *s, json_t *o)
 		put(g, "pid", (uint64_t)i.pid);
 		put(g, "rings", i.rings);
 		put(g, "memory_bytes", i.memory_bytes);
+		put(g, "pinned_bytes", i.pinned_bytes);
 		json_object_set_new(g, "since_s",
 			json_real((double)(env_now_ns(&env_system) - i.since_ns) / 1e9));
 	}

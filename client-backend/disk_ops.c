@@ -92,9 +92,11 @@ static int op_serve(void *ctx, const struct fallowd_disk_config *c, uint32_t poo
 		.lane = lane,
 		.runtime_dir = d->cfg.runtime_dir,
 		/* Twice, for a part of a page is read and then written; and the same again for one
-		 * that waits for another. */
+		 * that waits for another. A read into guest memory is waited for to its end. */
 		.drain_timeout_ms =
-			(uint32_t)(4 * (d->cfg.timing.get_timeout_ns + d->cfg.timing.put_wait_ns) /
+			(uint32_t)(4 *
+				   (d->cfg.timing.get_timeout_ns + d->cfg.timing.io_timeout_ns +
+					   d->cfg.timing.put_wait_ns) /
 				   1000000) +
 			5000,
 		.base = d->base,
@@ -105,6 +107,10 @@ static int op_serve(void *ctx, const struct fallowd_disk_config *c, uint32_t poo
 
 	for (unsigned i = 0; i < d->lanes; i++)
 		lane[i] = lane_disks(d->lane[i]);
+	/* What is registered with one lane's transport serves the others', of the same device. */
+	sc.pinner.t = lane_transport(d->lane[0], CLUSTER_TRANSPORT_VERBS, &sc.pinner.ops);
+	if (!sc.pinner.t)
+		sc.pinner.ops = NULL;
 	int r = disk_service_new(&sc, out, err, err_bytes);
 	if (!r && daemon_socket_group_set(&d->cfg, c->socket) < 0)
 		log_warn("disks", "disk %s: guests may not be able to open its socket", c->name);

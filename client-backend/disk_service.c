@@ -116,6 +116,13 @@ static int device_make(
 		/* Many disks with one queue each use all lanes, too. */
 		.first_lane = cfg->pool % cfg->lanes,
 		.drain_timeout_ms = cfg->drain_timeout_ms};
+	if (c->guest_memory == FALLOWD_GUEST_PINNED && cfg->pinner.ops)
+		vc.pinner = cfg->pinner;
+	else if (c->guest_memory == FALLOWD_GUEST_PINNED)
+		log_warn("disks",
+			"disk %s: guest_memory is pinned, but there is no RDMA device here (or "
+			"remote.verbs is off): pages pass through buffers",
+			c->name);
 	r = vhost_server_new(&vc, cfg->base, cfg->env, &blk_device_ops, s->blk, cfg->ops,
 		cfg->ops_ctx, &s->server, err, err_bytes);
 	if (r < 0)

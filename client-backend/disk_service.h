@@ -29,6 +29,7 @@ struct disk_service_config {
 	uint32_t drain_timeout_ms;
 	struct event_base *base;
 	const struct env *env;
+	struct vhost_pinner pinner; /* ops NULL: there is no RDMA device */
 	const struct vhost_server_ops *ops;
 	/* Every lane has gone through its loop, and let go of the cache (disk_cache_detach()) where
 	 * it is not NULL; then call->done(). */

@@ -62,6 +62,11 @@ static int op_io_write(void *ctx, struct engine_io *io)
 	return op_io(ctx, io, tier_disk_write, tier_remote_write);
 }
 
+static void op_io_abandon(void *ctx, struct engine_io *io)
+{
+	tier_remote_abandon(((struct lane *)ctx)->remote, io);
+}
+
 static void op_io_kick(void *ctx)
 {
 	struct lane *l = ctx;
@@ -98,6 +103,7 @@ static void op_donor_bad_data(void *ctx, unsigned donor)
 const struct engine_ops lane_engine_ops = {
 	.io_read = op_io_read,
 	.io_write = op_io_write,
+	.io_abandon = op_io_abandon,
 	.io_kick = op_io_kick,
 	.want_regions = op_want_regions,
 	.region_released = op_region_released,

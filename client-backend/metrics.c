@@ -55,6 +55,14 @@ static const struct line engine_lines[] = {
 	COUNTER(engine_stats, reads_posted, "reads_posted", "Reads from donors and disk."),
 	COUNTER(engine_stats, reads_bare, "reads_bare",
 		"Reads of an incompressible page alone, its checksum being known."),
+	COUNTER(engine_stats, gets_direct, "gets_direct",
+		"Gets that were read straight into a guest's memory."),
+	FIRST(engine_stats, direct_refused, "direct_fallbacks", "why", "refused",
+		"Gets that were meant so and passed through a buffer: the donor is late or not "
+		"read that way, or the memory is not registered; other bytes were found there; "
+		"the read took too long."),
+	NEXT(engine_stats, direct_unlike, "why", "unlike"),
+	NEXT(engine_stats, direct_abandoned, "why", "late"),
 	COUNTER(engine_stats, reads_merged, "reads_merged", "Gets answered by another's read."),
 	COUNTER(engine_stats, reads_hedged, "reads_hedged", "Reads sent to a second holder."),
 	COUNTER(engine_stats, reads_failed, "reads_failed", "Reads that failed."),

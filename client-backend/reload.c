@@ -43,6 +43,7 @@ static void take_over(struct daemon *d, const struct fallowd_config *new)
 	d->cfg.timing.hedge_ns = new->timing.hedge_ns;
 	d->cfg.timing.get_timeout_ns = new->timing.get_timeout_ns;
 	d->cfg.timing.cache_timeout_ns = new->timing.cache_timeout_ns;
+	d->cfg.timing.direct_timeout_ns = new->timing.direct_timeout_ns;
 	d->cfg.timing.put_wait_ns = new->timing.put_wait_ns;
 	d->cfg.timing.retry_ns = new->timing.retry_ns;
 	d->cfg.store.spill_percent = new->store.spill_percent;

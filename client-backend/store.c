@@ -58,6 +58,7 @@ void store_engine_config(const struct daemon *d, struct engine_config *e)
 	e->hedge_ns = c->timing.hedge_ns;
 	e->get_timeout_ns = c->timing.get_timeout_ns;
 	e->cache_timeout_ns = c->timing.cache_timeout_ns;
+	e->direct_timeout_ns = c->timing.direct_timeout_ns;
 	e->put_wait_ns = c->timing.put_wait_ns;
 	e->retry_ns = c->timing.retry_ns;
 	e->spill_percent = c->store.spill_percent;

@@ -1,5 +1,6 @@
 /* virtio-blk over any store of bytes: what the guest asks for, checked, and how it is answered. */
 #include "client-backend/frontend/blk.h"
+#include "client-backend/frontend/vhost_mapping.h"
 
 #include <assert.h>
 #include <endian.h>
@@ -220,6 +221,27 @@ void blk_data_get(const struct blk_range *g, struct blk_cursor *c, void *to, uin
 void blk_data_put(const struct blk_range *g, struct blk_cursor *c, const void *from, uint32_t len)
 {
 	walk(request_of(g), c, len, (void *)from, copy_put);
+}
+
+void *blk_data_direct(const struct blk_range *g, const struct blk_cursor *c, uint32_t len,
+	const struct transport_memory **memory)
+{
+	const struct vhost_request *r = request_of(g);
+	const struct vhost_buffer *b = &r->buffer[c->buffer];
+	const struct vhost_buffer *end = &r->buffer[r->out_count + r->in_count];
+	uint8_t *start = b->base + c->offset;
+
+	if (!b->row)
+		return NULL;
+	for (uint32_t have = b->len - c->offset; have < len; have += b->len) {
+		const struct vhost_buffer *next = b + 1;
+
+		if (next == end || next->row != b->row || next->base != b->base + b->len)
+			return NULL;
+		b = next;
+	}
+	*memory = vhost_mapping_memory(b->row);
+	return start;
 }
 
 /* ---- answers ---- */

@@ -59,6 +59,8 @@ struct blk_range {
 	uint8_t lane;	   /* that submitted it */
 };
 
+struct transport_memory;
+
 struct blk_store_ops {
 	/* lane. May end the range before it returns. */
 	void (*submit)(void *store, unsigned lane, struct blk_range *g);
@@ -115,6 +117,10 @@ struct blk_cursor {
 void blk_cursor_start(const struct blk_range *g, struct blk_cursor *c);
 /* Moves forward; at: not less than c->at, not past the end of the data. */
 void blk_cursor_seek(const struct blk_range *g, struct blk_cursor *c, uint32_t at);
+/* Where the next len bytes are, when they are one piece of pinned memory, and what the transport
+ * knows that by; NULL: they are not. The cursor stays. */
+void *blk_data_direct(const struct blk_range *g, const struct blk_cursor *c, uint32_t len,
+	const struct transport_memory **memory);
 /* Copy between the guest's buffers and ours; the cursor moves on. */
 void blk_data_get(const struct blk_range *g, struct blk_cursor *c, void *to, uint32_t len);
 void blk_data_put(const struct blk_range *g, struct blk_cursor *c, const void *from, uint32_t len);

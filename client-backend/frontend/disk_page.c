@@ -113,8 +113,14 @@ static int page_get(struct disk_lane *l, struct disk_slot *s)
 {
 	struct engine_key k = disk_page_key(s->pool, s->page);
 
+	struct engine_direct direct = {0};
+
 	s->req.tier = ENGINE_TIER_LOCAL;
-	return engine_get(l->engine, &k, s->bounce, &s->req);
+	s->req.in_place = false;
+	if (s->part->g->op == BLK_READ && s->len == ENGINE_PAGE_BYTES)
+		direct.page =
+			blk_data_direct(s->part->g, &s->cursor, ENGINE_PAGE_BYTES, &direct.memory);
+	return engine_get_direct(l->engine, &k, s->bounce, &direct, &s->req);
 }
 
 /* The get has ended with `status`: a miss reads as zeros, unless the page was lost. */
@@ -140,7 +146,8 @@ static int page_got(struct disk_lane *l, struct disk_slot *s, int status)
 		if (tier > s->part->tier)
 			s->part->tier = tier;
 		stat_add(&stats_of(l, s->part)->hits[tier], 1);
-		blk_data_put(s->part->g, &s->cursor, s->bounce + s->from, s->len);
+		if (!s->req.in_place)
+			blk_data_put(s->part->g, &s->cursor, s->bounce + s->from, s->len);
 		return 0;
 	}
 	stat_add(&stats_of(l, s->part)->merged, 1);

@@ -20,6 +20,7 @@
 struct vhost_buffer {
 	uint8_t *base;
 	uint32_t len; /* bytes, never 0 */
+	uint32_t row; /* vhost_mapping.row of pinned memory; 0: the card must not write there */
 };
 
 /*

@@ -146,6 +146,22 @@ int vhost_mapping_new(int fd, uint64_t offset, uint64_t len_bytes, struct vhost_
 	return 0;
 }
 
+int vhost_mapping_pin(struct vhost_mapping *m, const struct vhost_pinner *who)
+{
+	if (m->pin)
+		return 0;
+	int r = vhost_pin_new(who, m->map_base, m->map_bytes, &m->pin);
+	if (!r)
+		m->row = (uint32_t)(m->guard - guards) + 1;
+	return r;
+}
+
+const struct transport_memory *vhost_mapping_memory(uint32_t row)
+{
+	/* Whoever has it in use keeps the row as it is. */
+	return vhost_pin_memory(atomic_load(&guards[row - 1].mapping)->pin);
+}
+
 struct vhost_mapping *vhost_mapping_get(struct vhost_mapping *m)
 {
 	m->users++;
@@ -156,6 +172,7 @@ void vhost_mapping_put(struct vhost_mapping *m)
 {
 	if (!m || --m->users)
 		return;
+	vhost_pin_delete(m->pin);
 	atomic_store(&m->guard->start, NULL);
 	munmap(m->map_base, m->map_bytes);
 	free(m);

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "client-backend/frontend/vhost_pin.h"
+
 /*
  * The file must be on tmpfs or hugetlbfs (memfd): a page fault on any other may wait for a disk, a
  * network or a hostile file system, and with it the lane. Its owner can truncate it at any time; an
@@ -18,10 +20,12 @@ struct vhost_mapping {
 	uint8_t *base; /* of the byte at the offset asked for */
 	uint64_t len_bytes;
 	_Atomic bool broken;
+	uint32_t row; /* what it is called in a vhost_buffer; 0: it is not pinned */
 
 	void *map_base;
 	uint64_t map_bytes;
-	unsigned users; /* control thread */
+	unsigned users;	       /* control thread */
+	struct vhost_pin *pin; /* NULL: none; set before a lane has the mapping */
 	struct vhost_mapping_guard *guard;
 };
 
@@ -35,7 +39,13 @@ struct vhost_mapping {
 int vhost_mapping_new(int fd, uint64_t offset, uint64_t len_bytes, struct vhost_mapping **out);
 /* Control thread. */
 struct vhost_mapping *vhost_mapping_get(struct vhost_mapping *m);
-/* Control thread, when no other thread touches the memory on this user's account. NULL is fine. */
+/* Control thread, before a lane has it; once is enough. Pages can be read straight into it, as far
+ * as it could be registered. The errors of vhost_pin_new(). */
+int vhost_mapping_pin(struct vhost_mapping *m, const struct vhost_pinner *who);
+/* Any thread that has the mapping in use: what the transport knows a pinned one by. */
+const struct transport_memory *vhost_mapping_memory(uint32_t row);
+/* Control thread, when no other thread touches the memory on this user's account, and no card.
+ * NULL is fine. */
 void vhost_mapping_put(struct vhost_mapping *m);
 
 static inline bool vhost_mapping_broken(const struct vhost_mapping *m)

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/core/log.h"
+
 #define ALIGN_BYTES 4096u
 
 static bool overlap(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes)
@@ -87,6 +89,29 @@ int vhost_memory_remove(const struct vhost_memory *old, const struct vhost_wire_
 	return -ENOENT;
 }
 
+void vhost_memory_pin(const struct vhost_memory *m, const struct vhost_pinner *who)
+{
+	for (unsigned i = 0; i < m->count; i++) {
+		int r = vhost_mapping_pin(m->region[i].mapping, who);
+
+		if (r < 0)
+			log_warn("vhost",
+				"device %s: a region of guest memory cannot be registered for RDMA "
+				"and is read through buffers: %s",
+				who->name, strerror(-r));
+	}
+}
+
+uint64_t vhost_memory_pinned(const struct vhost_memory *m)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < m->count; i++)
+		if (m->region[i].mapping->pin)
+			bytes += vhost_pin_bytes(m->region[i].mapping->pin);
+	return bytes;
+}
+
 void vhost_memory_delete(struct vhost_memory *m)
 {
 	if (!m)
@@ -96,7 +121,8 @@ void vhost_memory_delete(struct vhost_memory *m)
 	free(m);
 }
 
-uint8_t *vhost_memory_guest(const struct vhost_memory *m, uint64_t guest_addr, uint64_t *len_bytes)
+uint8_t *vhost_memory_guest_row(
+	const struct vhost_memory *m, uint64_t guest_addr, uint64_t *len_bytes, uint32_t *row)
 {
 	unsigned low = 0, high = m->count;
 
@@ -112,10 +138,18 @@ uint8_t *vhost_memory_guest(const struct vhost_memory *m, uint64_t guest_addr, u
 			uint64_t at = guest_addr - r->guest_addr;
 			if (*len_bytes > r->size_bytes - at)
 				*len_bytes = r->size_bytes - at;
+			*row = r->mapping->row;
 			return r->base + at;
 		}
 	}
 	return NULL;
+}
+
+uint8_t *vhost_memory_guest(const struct vhost_memory *m, uint64_t guest_addr, uint64_t *len_bytes)
+{
+	uint32_t row;
+
+	return vhost_memory_guest_row(m, guest_addr, len_bytes, &row);
 }
 
 void *vhost_memory_user(const struct vhost_memory *m, uint64_t user_addr, uint64_t len_bytes)

@@ -35,6 +35,10 @@ int vhost_memory_add(const struct vhost_memory *old, const struct vhost_wire_reg
 /* Control thread. old without the region of the same addresses and size. -ENOENT, -ENOMEM. */
 int vhost_memory_remove(const struct vhost_memory *old, const struct vhost_wire_region *r,
 	struct vhost_memory **out);
+/* Control thread, before a lane has it: pins what is not pinned yet. What cannot be is said in the
+ * log and read through buffers. */
+void vhost_memory_pin(const struct vhost_memory *m, const struct vhost_pinner *who);
+uint64_t vhost_memory_pinned(const struct vhost_memory *m); /* bytes, so far */
 /* Control thread, no lane uses it. NULL is fine. */
 void vhost_memory_delete(struct vhost_memory *m);
 
@@ -43,6 +47,9 @@ void vhost_memory_delete(struct vhost_memory *m);
  * of them follow in the same region. NULL: not in guest memory.
  */
 uint8_t *vhost_memory_guest(const struct vhost_memory *m, uint64_t guest_addr, uint64_t *len_bytes);
+/* The same, and what its mapping is called (vhost_mapping.row). */
+uint8_t *vhost_memory_guest_row(
+	const struct vhost_memory *m, uint64_t guest_addr, uint64_t *len_bytes, uint32_t *row);
 /* Any thread. Bytes that all lie in one region, at an address of the front end. NULL: they do not.
  */
 void *vhost_memory_user(const struct vhost_memory *m, uint64_t user_addr, uint64_t len_bytes);

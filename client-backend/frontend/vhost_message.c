@@ -120,6 +120,8 @@ static enum vhost_violation memory_error(int err)
 
 static void memory_replace(struct vhost_session *ss, struct vhost_memory *m)
 {
+	if (m && ss->server->cfg.pinner.ops)
+		vhost_memory_pin(m, &ss->server->cfg.pinner);
 	ss->old_memory = ss->memory;
 	ss->memory = m;
 	for (unsigned i = 0; i < ss->server->cfg.queues; i++)

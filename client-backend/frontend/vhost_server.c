@@ -229,7 +229,7 @@ int vhost_server_new(const struct vhost_server_config *cfg, struct event_base *b
 		server_free(s);
 		return status;
 	}
-	s->cfg.name = s->name;
+	s->cfg.name = s->cfg.pinner.name = s->name;
 	s->cfg.path = s->path;
 	*out = s;
 	return 0;
@@ -290,4 +290,6 @@ void vhost_server_info(const struct vhost_server *s, struct vhost_server_info *o
 	}
 	for (unsigned i = 0; ss->memory && i < ss->memory->count; i++)
 		out->memory_bytes += ss->memory->region[i].size_bytes;
+	if (ss->memory)
+		out->pinned_bytes = vhost_memory_pinned(ss->memory);
 }

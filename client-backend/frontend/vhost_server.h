@@ -33,6 +33,8 @@ struct vhost_server_config {
 	/* How long what a ring has in flight may take when it is stopped; after that its session is
 	 * ended. More than the engine's get_timeout and put_wait together. */
 	uint32_t drain_timeout_ms;
+	/* Guests' memory is registered there; its name is filled in. ops NULL: it is not. */
+	struct vhost_pinner pinner;
 };
 
 /*
@@ -106,6 +108,7 @@ struct vhost_server_info {
 	unsigned rings;	       /* running */
 	uint64_t requests;     /* of this session */
 	uint64_t memory_bytes; /* the guest's, mapped */
+	uint64_t pinned_bytes; /* of those, registered for RDMA */
 };
 void vhost_server_info(const struct vhost_server *s, struct vhost_server_info *out);
 

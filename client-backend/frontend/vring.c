@@ -224,7 +224,8 @@ static enum vring_fault buffers_add(
 
 		if (n == VHOST_MAX_BUFFERS)
 			return VRING_FAULT_BUFFERS;
-		r->buffer[n].base = vhost_memory_guest(v->place.memory, guest_addr, &len);
+		r->buffer[n].base = vhost_memory_guest_row(
+			v->place.memory, guest_addr, &len, &r->buffer[n].row);
 		if (!r->buffer[n].base)
 			return VRING_FAULT_ADDRESS;
 		r->buffer[n].len = (uint32_t)len;

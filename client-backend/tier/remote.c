@@ -28,6 +28,7 @@ struct channel {
 	uint16_t donor;
 	uint8_t which;	    /* enum tier_remote_channel */
 	bool doorbell;	    /* something was posted since the last kick */
+	bool given_up;	    /* to be broken at the next poll */
 	uint32_t connected; /* place in tier->connected */
 };
 
@@ -96,7 +97,7 @@ int tier_remote_attach(struct tier_remote *r, unsigned donor, enum tier_remote_c
 		return err;
 	ch->ops = ops;
 	ch->conn = conn;
-	ch->doorbell = false;
+	ch->doorbell = ch->given_up = false;
 	ch->connected = r->connections;
 	r->connected[r->connections++] = ch;
 	r->used[donor] = true;
@@ -167,10 +168,13 @@ static int remote_start(struct tier_remote *r, struct engine_io *io, enum transp
 
 	if (!ch->conn)
 		return -ENOTCONN;
+	if (io->memory && !ch->ops->memory_new)
+		return -EOPNOTSUPP;
 	t->op = (struct transport_op){
 		.kind = kind,
 		.len = io->len,
 		.buf = io->buf,
+		.memory = io->memory,
 		.rkey = io->region->rkey,
 		.raddr = io->region->raddr + io->offset,
 		.done = remote_done,
@@ -199,6 +203,14 @@ int tier_remote_write(struct tier_remote *r, struct engine_io *io)
 	return remote_start(r, io, TRANSPORT_WRITE);
 }
 
+void tier_remote_abandon(struct tier_remote *r, struct engine_io *io)
+{
+	struct remote_io *t = (struct remote_io *)io->priv;
+
+	/* A channel that was detached has ended its transfers, this one too. */
+	t->channel->given_up = t->channel->conn != NULL;
+}
+
 void tier_remote_kick(struct tier_remote *r)
 {
 	for (unsigned i = 0; i < r->connections; i++) {
@@ -213,6 +225,8 @@ void tier_remote_kick(struct tier_remote *r)
 
 static uint64_t channel_deadline_ns(const struct channel *ch)
 {
+	if (ch->given_up)
+		return 0;
 	return ch->head ? ch->head->posted_ns + ch->tier->cfg.io_timeout_ns : UINT64_MAX;
 }
 

@@ -46,9 +46,11 @@ bool tier_remote_connected(const struct tier_remote *r, unsigned donor);
 /* Connected for background transfers, too: segments can be moved there. */
 bool tier_remote_writable(const struct tier_remote *r, unsigned donor);
 
-/* engine_ops.io_read and io_write for io->region != NULL, and io_kick. */
+/* engine_ops.io_read and io_write for io->region != NULL, io_abandon (at the next poll, as if it
+ * were overdue) and io_kick. */
 int tier_remote_read(struct tier_remote *r, struct engine_io *io);
 int tier_remote_write(struct tier_remote *r, struct engine_io *io);
+void tier_remote_abandon(struct tier_remote *r, struct engine_io *io);
 void tier_remote_kick(struct tier_remote *r);
 /* Completes transfers (at most budget per transport) and ends what is overdue; returns how many
  * completed. */

@@ -244,6 +244,45 @@ static void a_full_queue_and_a_refusal_are_told(void **state)
 	tier_remote_detach(tier, 7, TIER_REMOTE_DEMAND);
 }
 
+static int fake_memory_new(
+	struct transport *t, void *base, size_t len, struct transport_memory **out)
+{
+	return -ENOMEM;
+}
+
+/* A transport that can gets the memory's name; another one is not asked. */
+static void memory_of_others(void **state)
+{
+	struct transport_ops direct = fake;
+	struct transport_conn conn = {0}, other = {0};
+	struct engine_io io = io_for(false);
+	int memory;
+
+	io.memory = (struct transport_memory *)&memory;
+	tier_remote_attach(tier, 7, TIER_REMOTE_DEMAND, &fake, &conn);
+	assert_int_equal(tier_remote_read(tier, &io), -EOPNOTSUPP);
+	assert_int_equal(conn.ops, 0);
+	tier_remote_detach(tier, 7, TIER_REMOTE_DEMAND);
+	direct.memory_new = fake_memory_new;
+	tier_remote_attach(tier, 7, TIER_REMOTE_DEMAND, &direct, &other);
+	assert_int_equal(tier_remote_read(tier, &io), 0);
+	assert_ptr_equal(other.op[0]->memory, io.memory);
+	/* Abandoned: it ends with its connection, at the next poll. */
+	tier_remote_abandon(tier, &io);
+	assert_int_equal(dones, 0);
+	assert_int_equal(tier_remote_deadline_ns(tier), 0);
+	tier_remote_poll(tier, 64);
+	assert_true(other.disconnected);
+	assert_int_equal(broken, 1);
+	assert_int_equal(last_status, -ECANCELED);
+	/* The next connection is not. */
+	tier_remote_attach(tier, 7, TIER_REMOTE_DEMAND, &fake, &conn);
+	tier_remote_poll(tier, 64);
+	assert_int_equal(broken, 1);
+	assert_true(tier_remote_connected(tier, 7));
+	tier_remote_detach(tier, 7, TIER_REMOTE_DEMAND);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -253,6 +292,7 @@ int main(void)
 		TEST(a_late_transfer_breaks_its_connection),
 		TEST(a_broken_connection_is_handed_back),
 		TEST(a_full_queue_and_a_refusal_are_told),
+		TEST(memory_of_others),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

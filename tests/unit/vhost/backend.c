@@ -190,6 +190,8 @@ static void *control_main(void *arg)
 	return NULL;
 }
 
+struct vhost_pinner backend_pinner;
+
 void backend_start(
 	struct backend *b, const char *path, struct ramdisk *disk, uint32_t drain_timeout_ms)
 {
@@ -198,6 +200,7 @@ void backend_start(
 		.path = path,
 		.mode = 0600,
 		.queues = disk->queues,
+		.pinner = backend_pinner,
 		.lanes = disk->lanes,
 		.drain_timeout_ms = drain_timeout_ms ? drain_timeout_ms : 120000};
 

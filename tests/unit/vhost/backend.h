@@ -33,6 +33,8 @@ struct backend {
 	struct backend_lane lane[RAMDISK_LANES];
 };
 
+/* Of every backend that is started. */
+extern struct vhost_pinner backend_pinner;
 /* drain_timeout_ms 0: long. */
 void backend_start(
 	struct backend *b, const char *path, struct ramdisk *disk, uint32_t drain_timeout_ms);
