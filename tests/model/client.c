@@ -77,8 +77,12 @@ static void put_ended(struct run *r, struct run_req *q, bool was_pending, int st
 
 static void get_ended(struct run *r, struct run_req *q, int status)
 {
+	const uint8_t *page = q->req.in_place ? q->guest : q->page;
+
 	count_get(r, status);
-	if (ref_get_end(&r->ref, q->k, q->handle, status, q->page, run_timeouts_allowed(r)))
+	if (fake_writes_to(&r->fake, q->guest))
+		run_fail(r, "a get ended while its page was being read into");
+	if (ref_get_end(&r->ref, q->k, q->handle, status, page, run_timeouts_allowed(r)))
 		run_fail(r, "%s", r->ref.error);
 }
 
@@ -136,8 +140,16 @@ int run_get(struct run *r, uint32_t k)
 	r->gets++;
 	q->handle = ref_get_begin(&r->ref, k);
 	memset(q->page, 0xcc, sizeof(q->page));
+	memset(q->guest, 0xdd, sizeof(q->guest));
 	q->req.done = req_done;
-	status = engine_get(r->e, &key, q->page, &q->req);
+	q->req.in_place = false;
+	if (rng_below(&r->rng, 2)) {
+		struct engine_direct direct = {.page = q->guest, .memory = FAKE_GUEST};
+
+		status = engine_get_direct(r->e, &key, q->page, &direct, &q->req);
+	} else {
+		status = engine_get(r->e, &key, q->page, &q->req);
+	}
 	if (status == -EINPROGRESS)
 		return 0;
 	get_ended(r, q, status);

@@ -63,9 +63,15 @@ static void check_io(
 
 	if (!io->len || io->len > limit || t->offset > limit - io->len)
 		broken(f, "a transfer out of bounds");
-	if (buf < base || buf + io->len > base + f->base_bytes)
+	if (io->memory) {
+		base = f->guest;
+		if (io->memory != FAKE_GUEST || write || t->disk || buf < base ||
+			buf + io->len > base + f->guest_bytes)
+			broken(f, "a transfer to a guest's memory that cannot be one");
+	} else if (buf < base || buf + io->len > base + f->base_bytes) {
 		broken(f, "a buffer outside engine_memory()");
-	if ((uintptr_t)buf % (t->disk ? 4096 : 64))
+	}
+	if (!io->memory && (uintptr_t)buf % (t->disk ? 4096 : 64))
 		broken(f, "a buffer that is not aligned");
 	if (t->disk && (t->offset % 4096 || io->len % 4096))
 		broken(f, "a disk transfer that is not aligned");
@@ -104,9 +110,11 @@ static int start(struct fake *f, struct engine_io *io, bool write)
 		f->refusals++;
 		return -EAGAIN;
 	}
-	t.due_ns =
-		*f->now_ns + rng_below(f->rng, rng_ppm(f->rng, f->cfg.slow_ppm) ? f->cfg.slow_ns
-										: f->cfg.delay_ns);
+	if (io->memory && rng_ppm(f->rng, f->cfg.refuse_direct_ppm))
+		return -EOPNOTSUPP;
+	bool slow = rng_ppm(f->rng, io->memory ? 10 * f->cfg.slow_ppm : f->cfg.slow_ppm);
+
+	t.due_ns = *f->now_ns + rng_below(f->rng, slow ? f->cfg.slow_ns : f->cfg.delay_ns);
 	f->queue[f->queued++] = t;
 	return 0;
 }
@@ -119,6 +127,31 @@ static int fake_read(void *ctx, struct engine_io *io)
 static int fake_write(void *ctx, struct engine_io *io)
 {
 	return start(ctx, io, true);
+}
+
+static void fake_abandon(void *ctx, struct engine_io *io)
+{
+	struct fake *f = ctx;
+	unsigned i = 0;
+
+	while (i < f->queued && f->queue[i].io != io)
+		i++;
+	if (i == f->queued || !io->memory)
+		broken(f,
+			"a transfer is abandoned that is not under way, or that nobody waits for");
+	else
+		f->queue[i].due_ns = *f->now_ns;
+	if (i < f->queued)
+		f->queue[i].abandoned = true;
+	f->abandons++;
+}
+
+bool fake_writes_to(const struct fake *f, const void *page)
+{
+	for (unsigned i = 0; i < f->queued; i++)
+		if (f->queue[i].io->buf == page)
+			return true;
+	return false;
 }
 
 static void fake_kick(void *ctx)
@@ -157,6 +190,7 @@ static void fake_bad(void *ctx, unsigned donor)
 const struct engine_ops fake_ops = {
 	.io_read = fake_read,
 	.io_write = fake_write,
+	.io_abandon = fake_abandon,
 	.io_kick = fake_kick,
 	.want_regions = fake_want,
 	.region_released = fake_released,
@@ -188,6 +222,11 @@ static void complete(struct fake *f, const struct fake_transfer *t)
 	struct engine_io *io = t->io;
 	int status;
 
+	if (t->abandoned) {
+		move(f, t, (uint32_t)rng_below(f->rng, io->len));
+		io->done(io, -ECANCELED);
+		return;
+	}
 	if (rng_ppm(f->rng, f->cfg.fail_ppm)) {
 		f->failures++;
 		move(f, t, (uint32_t)rng_below(f->rng, io->len));
@@ -201,6 +240,11 @@ static void complete(struct fake *f, const struct fake_transfer *t)
 		f->flips++;
 		f->on_flip(f->ctx);
 		((uint8_t *)io->buf)[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+	}
+	/* The guest writes there, too: that is nobody's fault. */
+	if (!status && io->memory && rng_ppm(f->rng, f->cfg.scribble_ppm)) {
+		f->scribbles++;
+		((uint8_t *)io->buf)[rng_below(f->rng, io->len)] ^= 0x55;
 	}
 	io->done(io, status);
 }

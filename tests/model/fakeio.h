@@ -12,6 +12,7 @@
 #define FAKE_DONORS  8u
 #define FAKE_REGIONS 16u /* of each donor */
 #define FAKE_QUEUE   64u
+#define FAKE_GUEST   ((const struct transport_memory *)(uintptr_t)0x6e75) /* of any guest */
 
 struct fake_config {
 	unsigned donors, regions; /* regions: of each donor */
@@ -20,9 +21,11 @@ struct fake_config {
 	uint64_t delay_ns; /* most transfers take up to this */
 	uint64_t slow_ns;  /* some up to this */
 	uint32_t slow_ppm;
-	uint32_t fail_ppm;   /* a transfer ends with an error, half done */
-	uint32_t refuse_ppm; /* a transfer is not started */
-	uint32_t flip_ppm;   /* a bit of what a read returns is flipped (data at rest stays good) */
+	uint32_t fail_ppm;			  /* a transfer ends with an error, half done */
+	uint32_t refuse_ppm;			  /* a transfer is not started */
+	uint32_t refuse_direct_ppm, scribble_ppm; /* reads into a guest's memory: are not started
+						   * so; find that the guest wrote there */
+	uint32_t flip_ppm; /* a bit of what a read returns is flipped (data at rest stays good) */
 };
 
 /* What outlives a killed process: in shared memory. */
@@ -43,6 +46,7 @@ struct fake_transfer {
 	uint64_t due_ns;
 	bool write;
 	bool disk;
+	bool abandoned;
 	unsigned donor, region;
 	uint64_t epoch, offset;
 };
@@ -60,6 +64,9 @@ struct fake {
 	unsigned wanted; /* regions the engine wants */
 	void *base;	 /* the engine's memory */
 	size_t base_bytes;
+	void *guest; /* memory that is FAKE_GUEST's */
+	size_t guest_bytes;
+	uint64_t scribbles, abandons;
 	uint64_t flips, failures, refusals, bad_data;
 	/* Called when a read is about to be spoilt, and when a donor's data were found bad. */
 	void (*on_flip)(void *ctx);
@@ -75,6 +82,8 @@ void fake_fini(struct fake *f);
 void fake_bind(struct fake *f, struct engine *e);
 /* Completes what is due; returns how many. */
 unsigned fake_poll(struct fake *f);
+/* A transfer that writes to this page is under way. */
+bool fake_writes_to(const struct fake *f, const void *page);
 /* The process is gone: transfers are cut off, some having taken effect in part. */
 void fake_crash(struct fake *f);
 /* Leases a region to the engine; false when there is none, or the engine has no room. */

@@ -34,6 +34,9 @@ static void print_totals(const struct run *r)
 		printf("  grants kept %" PRIu64 ", not at once %" PRIu64 "; puts within %" PRIu64
 		       ", refused while room was short %" PRIu64 "\n",
 			r->grants_kept, r->grants_waited, r->puts_granted, r->granted_short);
+	printf("  gets straight to a guest's memory %" PRIu64 ", found changed there %" PRIu64
+	       ", abandoned %" PRIu64 "\n",
+		r->gets_direct, r->direct_unlike, r->direct_abandoned);
 	printf("  gets from donors %" PRIu64 " and from disk %" PRIu64 "; segments spilled %" PRIu64
 	       ", repaired %" PRIu64 ", cleaned %" PRIu64 ", to disk %" PRIu64 ", evicted %" PRIu64
 	       "\n  ephemeral pages kept, being read %" PRIu64 ", put to main %" PRIu64

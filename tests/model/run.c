@@ -65,6 +65,8 @@ static void choose_geometry(struct run *r, struct fake_config *f, struct ref_con
 	}
 	if (r->wild)
 		f->flip_ppm = 300;
+	f->refuse_direct_ppm = (uint32_t)rng_range(g, 0, 100000);
+	f->scribble_ppm = (uint32_t)rng_range(g, 0, 50000);
 }
 
 static void choose_engine(struct run *r, const struct fake_config *f, const struct ref_config *m)
@@ -85,6 +87,7 @@ static void choose_engine(struct run *r, const struct fake_config *f, const stru
 		f->donors * f->regions * f->region_segments / (uint32_t)rng_range(g, 1, 2) + 16;
 	c->max_regions = f->max_regions;
 	c->disk_segments = f->disk_segments;
+	c->sums = (uint32_t)(c->max_pages / (rng_below(g, 2) ? 1 : 16));
 	c->fetches = (uint32_t)rng_range(g, 4, 32);
 	c->moves = (uint32_t)rng_range(g, 2, 8);
 	c->lane = 0;
@@ -92,6 +95,7 @@ static void choose_engine(struct run *r, const struct fake_config *f, const stru
 	c->huge_pages = c->lock_memory = false;
 	c->hedge_ns = rng_below(g, 2) ? rng_range(g, 50, 2000) * US : 0;
 	c->get_timeout_ns = rng_range(g, 20, 100) * MS;
+	c->direct_timeout_ns = rng_range(g, 100, 10000) * US;
 	c->put_wait_ns = rng_below(g, 3) ? rng_range(g, 1, 20) * MS : 0;
 	c->cache_timeout_ns = rng_range(g, 1, 40) * MS;
 	c->retry_ns = rng_range(g, 1, 10) * MS;
@@ -135,6 +139,8 @@ int run_init(struct run *r, const struct run_options *opt)
 		return run_fail(r, "engine_config_check: %s", err);
 	if (ref_init(&r->ref, &m, RUN_REQS) || fake_init(&r->fake, &f, &r->rng, &r->now_ns))
 		return run_fail(r, "no memory");
+	r->fake.guest = r->req;
+	r->fake.guest_bytes = sizeof(r->req);
 	r->fake.on_flip = on_flip;
 	r->fake.ctx = r;
 	choose_quotas(r);

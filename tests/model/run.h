@@ -27,7 +27,7 @@ struct run_req {
 	unsigned handle; /* of the get */
 	uint64_t start_ns;
 	uint32_t log; /* entry of the crash log */
-	uint8_t page[ENGINE_PAGE_BYTES];
+	uint8_t page[ENGINE_PAGE_BYTES], guest[ENGINE_PAGE_BYTES];
 };
 
 /* A hard grant of the pool in a slot. */
@@ -74,6 +74,7 @@ struct run {
 	uint64_t puts, puts_refused, gets, misses, lost, timeouts, flushes, pools, reopens, crashes,
 		losses, revokes, leases, checks;
 	uint64_t grants_kept, grants_waited, puts_granted, granted_short;
+	uint64_t gets_direct, direct_unlike, direct_abandoned;
 	uint64_t gets_remote, gets_disk, spilled, repaired, cleaned, to_disk, evicted;
 	uint64_t kept_read, known, ephemeral_spilled, ephemeral_dropped;
 	char error[768]; /* the first thing that went wrong */

@@ -144,6 +144,9 @@ void run_count(struct run *r)
 	const struct engine_stats *s = engine_stats(r->e);
 
 	r->gets_remote += stat_get(&s->gets_remote);
+	r->gets_direct += stat_get(&s->gets_direct);
+	r->direct_unlike += stat_get(&s->direct_unlike);
+	r->direct_abandoned += stat_get(&s->direct_abandoned);
 	r->gets_disk += stat_get(&s->gets_disk);
 	r->spilled += stat_get(&s->segments_spilled);
 	r->repaired += stat_get(&s->segments_repaired);
@@ -168,14 +171,13 @@ int run_crash(struct run *r)
 	return run_open(r);
 }
 
-/* Ends the engine in good order: requests are taken back, transfers end. */
-int run_reopen(struct run *r)
+/* Takes requests back; those that are being read straight to a guest are waited for. */
+static void requests_cancel(struct run *r)
 {
-	r->reopens++;
 	for (unsigned i = 0; i < RUN_REQS; i++) {
 		struct run_req *q = &r->req[i];
 
-		if (!q->active)
+		if (!q->active || fake_writes_to(&r->fake, q->guest))
 			continue;
 		engine_cancel(r->e, &q->req);
 		if (!q->put)
@@ -185,12 +187,20 @@ int run_reopen(struct run *r)
 		q->active = false;
 		r->reqs--;
 	}
+}
+
+/* Ends the engine in good order: requests are taken back, transfers end. */
+int run_reopen(struct run *r)
+{
+	r->reopens++;
+	requests_cancel(r);
 	for (unsigned i = 0; r->fake.queued; i++) {
 		if (i == 1000)
 			return run_fail(r, "transfers go on for ever with no tick");
 		r->now_ns += MS;
 		fake_poll(&r->fake);
 	}
+	requests_cancel(r);
 	if (run_check(r))
 		return -EBADMSG;
 	run_count(r);
@@ -264,6 +274,12 @@ static bool wait_until(struct run *r, bool (*cond)(struct run *r), uint64_t limi
 	return cond(r);
 }
 
+/* A get takes no longer: its limit, and a read into a guest's memory that is waited for. */
+static uint64_t requests_ns(const struct run *r)
+{
+	return 2 * r->cfg.get_timeout_ns + r->fake.cfg.slow_ns + MS;
+}
+
 static bool no_requests(struct run *r)
 {
 	return !r->reqs;
@@ -286,12 +302,12 @@ static int read_all(struct run *r)
 			return -EBADMSG;
 		if (r->reqs == RUN_REQS || !rng_below(&r->rng, 4)) {
 			engine_kick(r->e);
-			if (!wait_until(r, no_requests, 2 * r->cfg.get_timeout_ns + MS))
+			if (!wait_until(r, no_requests, requests_ns(r)))
 				return run_fail(r, "%u requests were never done", r->reqs);
 		}
 	}
 	engine_kick(r->e);
-	if (!wait_until(r, no_requests, 2 * r->cfg.get_timeout_ns + MS))
+	if (!wait_until(r, no_requests, requests_ns(r)))
 		return run_fail(r, "%u requests were never done", r->reqs);
 	return r->error[0] ? -EBADMSG : 0;
 }
@@ -327,7 +343,7 @@ int run_finish(struct run *r)
 	r->fake.cfg.refuse_ppm = 0;
 	for (unsigned d = 0; d < r->fake.cfg.donors; d++)
 		fake_donor_set(&r->fake, r->e, d, true);
-	if (!wait_until(r, no_requests, 10 * r->cfg.get_timeout_ns + r->cfg.put_wait_ns))
+	if (!wait_until(r, no_requests, 10 * requests_ns(r) + r->cfg.put_wait_ns))
 		return run_fail(r, "%u requests were never done", r->reqs);
 	run_advance(r, 500 * MS);
 	r->disrupted_ns = 0;
