@@ -25,6 +25,7 @@ static const char usage_text[] =
 	"Settings are those of a disk in fallowd's configuration (fallowd --help-config):\n"
 	"  --kind --socket --mode --queues --copies --codec --disk --account --quota --weight "
 	"--serial\n"
+	"  of swap disks: --guest_memory\n"
 	"  of cached disks: --base --readonly --direct --cache_writes --keep\n"
 	"Options: --http WHERE, --json, as for all commands. Changes go over fallowd's "
 	"http.socket.\n";
@@ -63,7 +64,8 @@ static int list(const struct cli_options *o)
 		table_cell(t, "%s", size_text(number(p, "size_bytes"), a));
 		table_cell(t, "%s", text(p, "state"));
 		if (yes(guest, "connected"))
-			table_cell(t, "pid %" PRIu64, number(guest, "pid"));
+			table_cell(t, "pid %" PRIu64 "%s", number(guest, "pid"),
+				number(guest, "pinned_bytes") ? " pinned" : "");
 		else
 			table_cell(t, "-");
 		table_cell(t, "%s", size_text(number(p, "reserved_pages") * 4096, b));

@@ -2,6 +2,7 @@
 # by verbs; they come back right, also after fallowd was killed and after a memory server lost its power (DESIGN, rules 2, 3).
 # The kernel is node 1's own, with test-vhost-nbd in QEMU's place: where nodes are emulated, QEMU on a node is emulation of
 # emulation, and its guest's kernel had not printed a line after five minutes. Guests in QEMU are tests/guest's.
+# test_pinned.sh is the same with DISK, settings of the disk, and with more that happens meanwhile.
 needs nodes:4 kill
 RAM=20 SET=64 SEED=${FALLOW_LAB_SEED:-$RANDOM}
 say "seed $SEED"
@@ -11,7 +12,7 @@ trap end_disk EXIT
 for node in 2 3 4; do
 	donor_start $node 'region: {size: 16MiB}' 'memory: {min: 384MiB, max: 384MiB, floor: 1%}'
 done
-backend_config "2 3 4" "disks:" "  - {name: vm, kind: swap, size: $((SET * 3 / 2))MiB, socket: /run/vm.sock}" \
+backend_config "2 3 4" "disks:" "  - {name: vm, kind: swap, size: $((SET * 3 / 2))MiB, socket: /run/vm.sock${DISK:+, $DISK}}" \
 	'store: {size: 16MiB, segment: 256KiB, max_pages: 131072}' \
 	'remote: {max_lease: 1GiB, heartbeat: 500ms, suspect: 3s, dead: 8s, reconnect_max: 1s}'
 backend_start
@@ -43,6 +44,7 @@ for round in 1 2; do
 	goes_on "after fallowd was killed, $round"
 done
 wait_for "three donors are up after the kills" donors_up 3
+[ -z "${MEANWHILE:-}" ] || $MEANWHILE
 lab kill 4
 goes_on "without node 4"
 wait_for "two copies of everything on the donors left" all_copies
