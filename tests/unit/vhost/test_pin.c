@@ -33,7 +33,7 @@ struct transport_memory {
 static struct world *now;
 static _Atomic bool slow;
 static _Atomic int refuse;
-static _Atomic unsigned made, registered, registering, deleted, early;
+static _Atomic unsigned made, registered, registering, refusals, deleted, early;
 
 static int card_new(struct transport *t, void *base, size_t len, struct transport_memory **out)
 {
@@ -49,8 +49,10 @@ static int card_register(struct transport_memory *m)
 	while (slow)
 		usleep(1000);
 	registering--;
-	if (refuse)
+	if (refuse) {
+		refusals++;
 		return -refuse;
+	}
 	m->base[m->len - 1] ^= 0; /* it is mapped */
 	registered++;
 	return 0;
@@ -76,7 +78,7 @@ static int setup(void **state)
 	now = w;
 	slow = false;
 	refuse = 0;
-	made = registered = deleted = early = 0;
+	made = registered = refusals = deleted = early = 0;
 	snprintf(w->path, sizeof(w->path), "/tmp/fallow-pin-%d.sock", (int)getpid());
 	ramdisk_init(&w->disk, 2, RINGS);
 	backend_pinner.ops = &card;
@@ -182,18 +184,16 @@ static void takes_long(void **state)
 	io(c);
 }
 
+/* The log says so, and everything goes on. */
 static void refused(void **state)
 {
 	struct world *w = *state;
-	struct vhost_server_info info;
 
 	refuse = ENOMEM;
 	client_up(&w->client, w->path);
+	CLIENT_WAIT(refusals == REGIONS);
 	io(&w->client);
-	CLIENT_WAIT(made == REGIONS && registering == 0);
-	vhost_server_info(w->backend.server, &info);
-	assert_int_equal(info.pinned_bytes, 0);
-	assert_true(info.memory_bytes > 0);
+	assert_int_equal(registered, 0);
 }
 
 int main(void)
