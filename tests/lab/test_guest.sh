@@ -13,7 +13,7 @@ for node in 2 3 4; do
 	donor_start $node 'region: {size: 16MiB}' 'memory: {min: 384MiB, max: 384MiB, floor: 1%}'
 done
 backend_config "2 3 4" "disks:" "  - {name: vm, kind: swap, size: $((SET * 3 / 2))MiB, socket: /run/vm.sock${DISK:+, $DISK}}" \
-	'store: {size: 16MiB, segment: 256KiB, max_pages: 131072}' \
+	"store: {size: 16MiB, segment: 256KiB, max_pages: 131072${STORE:+, $STORE}}" \
 	'remote: {max_lease: 1GiB, heartbeat: 500ms, suspect: 3s, dead: 8s, reconnect_max: 1s}'
 backend_start
 wait_for "three donors are up" donors_up 3
@@ -38,13 +38,13 @@ wait_for "the working set is filled" walk_said filled
 goes_on "at first"
 remote=$(metric 1 fallow_get_remote_seconds_count)
 [ "$remote" -gt 0 ] || fail "no page came from another machine"
+[ -z "${MEANWHILE:-}" ] || $MEANWHILE
 for round in 1 2; do
 	backend_kill KILL
 	backend_start
 	goes_on "after fallowd was killed, $round"
 done
 wait_for "three donors are up after the kills" donors_up 3
-[ -z "${MEANWHILE:-}" ] || $MEANWHILE
 lab kill 4
 goes_on "without node 4"
 wait_for "two copies of everything on the donors left" all_copies
