@@ -32,6 +32,8 @@ refused fallowd 'donors\[1\].name' 'donors:' '  - {name: a, host: h}' '  - {name
 refused fallowd 'donors\[0\].host' 'donors:' '  - {name: a}'
 refused fallowd 'clients\[0\].weight' 'clients:' '  - {name: a, weight: 0}'
 refused fallowd 'disk.size' 'disk: {path: /tmp}'
+refused fallowd 'disks\[0\].guest_memory' 'disks:' '  - {name: a, size: 1MiB, guest_memory: balloon}'
+refused fallowd 'disks\[0\].guest_memory' 'disks:' '  - {name: a, kind: cached, image: /tmp/i, guest_memory: pinned}'
 
 # Wrong arguments.
 "$BIN/fallowd" --nonsense 2>"$T/c.err"
