@@ -1,6 +1,5 @@
 /* Pages of a cached disk in one lane: from the pool, from the image, and back into the pool. */
 #include <errno.h>
-#include <linux/virtio_blk.h>
 #include <string.h>
 
 #include "client-backend/frontend/disk_cached_impl.h"
@@ -259,7 +258,7 @@ static int page_start(struct cache_lane *cl, struct cache_slot *s)
 	s->io.offset = s->offset;
 	s->io.bytes = s->bytes;
 	s->io.iovs = 0;
-	s->io.hint = g->type == VIRTIO_BLK_T_DISCARD;
+	s->io.hint = g->kind == BLK_KIND_DISCARD;
 	s->io.hole = g->hole;
 	s->run = NULL;
 	io_submit(cl, s);
