@@ -30,6 +30,8 @@ uint64_t number(const json_t *o, const char *key);
 const char *text(const json_t *o, const char *key);
 double real(const json_t *o, const char *key);
 bool yes(const json_t *o, const char *key);
+/* Who uses a disk, of its "guest": "pid 123", "4 conns", "-". Returns out. */
+const char *guest_text(const json_t *guest, char out[32]);
 /* "1d 02:03:04". Returns out. */
 const char *duration(double s, char out[32]);
 

@@ -15,7 +15,7 @@ static const char usage_text[] =
 	"       fallow disk add NAME SIZE [--SETTING VALUE...]\n"
 	"       fallow disk add NAME --image IMAGE [--SETTING VALUE...]\n"
 	"       fallow disk rm NAME [--force]\n\n"
-	"  ls    the disks, what is reserved and used, and whether a guest is connected\n"
+	"  ls    the disks, what is reserved and used, and who is connected\n"
 	"  add   makes a disk and waits until it is served: one of SIZE for swap, with room for "
 	"all\n"
 	"        of it reserved; or one cached in memory, whose blocks are those of IMAGE, which "
@@ -23,10 +23,12 @@ static const char usage_text[] =
 	"        the path of a raw file or a block device, or an NBD URI\n"
 	"  rm    removes a disk and every page of it; --force: although a guest is connected\n\n"
 	"Settings are those of a disk in fallowd's configuration (fallowd --help-config):\n"
-	"  --kind --socket --mode --queues --copies --codec --disk --account --quota --weight "
+	"  --kind --frontend --socket --mode --queues --copies --codec --disk --account --quota "
+	"--weight "
 	"--serial\n"
 	"  of swap disks: --guest_memory\n"
 	"  of cached disks: --base --readonly --direct --cache_writes --keep\n"
+	"  of disks served by NBD: --listen --connections; --nbd is short for --frontend nbd\n"
 	"Options: --http WHERE, --json, as for all commands. Changes go over fallowd's "
 	"http.socket.\n";
 
@@ -57,17 +59,13 @@ static int list(const struct cli_options *o)
 	json_array_foreach(json_object_get(s, "disks"), i, p)
 	{
 		const json_t *io = json_object_get(p, "requests");
-		const json_t *guest = json_object_get(p, "guest");
+		char who[32];
 
 		table_cell(t, "%s", text(p, "name"));
 		table_cell(t, "%s", text(p, "kind"));
 		table_cell(t, "%s", size_text(number(p, "size_bytes"), a));
 		table_cell(t, "%s", text(p, "state"));
-		if (yes(guest, "connected"))
-			table_cell(t, "pid %" PRIu64 "%s", number(guest, "pid"),
-				number(guest, "pinned_bytes") ? " pinned" : "");
-		else
-			table_cell(t, "-");
+		table_cell(t, "%s", guest_text(json_object_get(p, "guest"), who));
 		table_cell(t, "%s", size_text(number(p, "reserved_pages") * 4096, b));
 		table_cell(t, "%s", size_text(number(p, "used_pages") * 4096, c));
 		table_cell(t, "%" PRIu64, number(io, "reads"));
@@ -240,6 +238,10 @@ static int add_main(struct cli_options *o, int argc, char **argv)
 	int words = 0, r = CLI_OK;
 
 	for (int i = 1; i < argc && !r; i++) {
+		if (!strcmp(argv[i], "--nbd")) {
+			json_object_set_new(settings, "frontend", json_string("nbd"));
+			continue;
+		}
 		if (option_take(o, argc, argv, &i) || setting_take(settings, argc, argv, &i))
 			continue;
 		if (words == 2)

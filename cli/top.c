@@ -105,7 +105,7 @@ static void guests_show(const struct sample *was, const struct sample *is)
 		">unwritten", NULL};
 	static const char *const tiers[] = {"local", "remote", "disk", "none"};
 	struct table *t = table_new(headings);
-	char a[24], b[24];
+	char a[24], b[24], who[32];
 	const json_t *p;
 	size_t i;
 
@@ -119,7 +119,7 @@ static void guests_show(const struct sample *was, const struct sample *is)
 		s = s > 0 ? s : 1;
 		table_cell(t, "%s", text(p, "name"));
 		if (yes(guest, "connected"))
-			table_cell(t, "pid %" PRIu64, number(guest, "pid"));
+			table_cell(t, "%s", guest_text(guest, who));
 		else
 			table_cell(t, "%s",
 				strcmp(text(p, "state"), "serving") ? text(p, "state") : "-");

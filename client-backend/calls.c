@@ -13,7 +13,8 @@
 void lane_send(struct daemon *d, unsigned lane, const struct lane_msg *m)
 {
 	/* A ring that could not be taken back is still the lane's: nobody may believe otherwise. */
-	if (lane_post(d->lane[lane], m) < 0 && m->call && m->type != LANE_QUEUE_DETACH)
+	if (lane_post(d->lane[lane], m) < 0 && m->call && m->type != LANE_QUEUE_DETACH &&
+		m->type != LANE_NBD_DETACH)
 		m->call->done(m->call, -ENOMEM, 0);
 	if (lane_flush(d->lane[lane]) && !event_pending(d->flush_event, EV_TIMEOUT, NULL))
 		event_add(d->flush_event, &(struct timeval){.tv_usec = FLUSH_MS * 1000});

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "client-backend/frontend/nbd_server.h"
 #include "client-backend/frontend/vhost_device.h"
 
 static const struct config_choice codec_words[] = {
@@ -23,6 +24,12 @@ static const struct config_choice disk_words[] = {
 static const struct config_choice guest_memory_words[] = {
 	{"bounce", FALLOWD_GUEST_BOUNCE},
 	{"pinned", FALLOWD_GUEST_PINNED},
+	{NULL, 0},
+};
+
+static const struct config_choice disk_frontend_words[] = {
+	{"vhost-user", FALLOWD_FRONTEND_VHOST},
+	{"nbd", FALLOWD_FRONTEND_NBD},
 	{NULL, 0},
 };
 
@@ -278,12 +285,16 @@ static const struct config_field guest_disk_fields[] = {
 		"Of a cached disk: whether a restart believes what is cached. auto: if the image's "
 		"times say that nobody changed it; block devices and NBD have none. always: nobody "
 		"else ever writes to it."),
+	CONFIG_WORD(fallowd_disk_config, "frontend", frontend, disk_frontend_words, "vhost-user",
+		"How the disk is served: vhost-user, to a guest's QEMU; or nbd, to NBD clients "
+		"such "
+		"as this host's kernel."),
 	CONFIG_TEXT(fallowd_disk_config, "socket", socket, CONFIG_PATH, "", CONFIG_MAY_BE_EMPTY,
-		"Unix socket for the guest's QEMU; empty for disk-NAME.sock beside socket.path."),
+		"Unix socket that it is served on; empty for disk-NAME.sock beside socket.path."),
 	CONFIG_VALUE(fallowd_disk_config, "mode", mode, CONFIG_MODE, "0660", 0, 0777,
 		"Permission bits of the socket; its group is socket.group."),
 	CONFIG_VALUE(fallowd_disk_config, "queues", queues, CONFIG_NUMBER, "16", 1,
-		VHOST_MAX_QUEUES, "The most queues that a guest may have."),
+		VHOST_MAX_QUEUES, "By vhost-user: the most queues that a guest may have."),
 	CONFIG_WORD(fallowd_disk_config, "guest_memory", guest_memory, guest_memory_words, "bounce",
 		"Of a swap disk: whether pages may be read by RDMA straight into the guest's "
 		"memory. "
@@ -291,6 +302,13 @@ static const struct config_field guest_disk_fields[] = {
 		"registered "
 		"with the card, and so locked; not for a guest with a balloon, free page reporting "
 		"or virtio-mem."),
+	CONFIG_TEXT(fallowd_disk_config, "listen", listen, CONFIG_STRING, "", CONFIG_MAY_BE_EMPTY,
+		"By nbd: a numeric address and a port to serve it on, too, as 192.0.2.1:10809 or "
+		"[2001:db8::1]:10809; empty for none. There is neither access control nor "
+		"encryption: whoever reaches it has the disk."),
+	CONFIG_VALUE(fallowd_disk_config, "connections", connections, CONFIG_NUMBER, "16", 1,
+		NBD_MAX_CONNS,
+		"By nbd: the most connections at a time; each takes about 2 MiB of memory."),
 	CONFIG_VALUE(fallowd_disk_config, "copies", copies, CONFIG_NUMBER, "0", 0,
 		ENGINE_MAX_COPIES, "Donors that hold each segment; 0 for pools.copies."),
 	CONFIG_WORD(fallowd_disk_config, "codec", codec, pool_codec_words, "default",
@@ -357,7 +375,7 @@ static const struct config_field fields[] = {
 	CONFIG_ARRAY(fallowd_config, "clients", clients, client_count, client_fields,
 		"Clients with a quota, weight or rights of their own; the first match counts."),
 	CONFIG_ARRAY(fallowd_config, "disks", disks, disk_count, guest_disk_fields,
-		"Disks for guests, served over vhost-user; see also `fallow disk`."),
+		"Disks for guests, served by vhost-user or NBD; see also `fallow disk`."),
 	CONFIG_PART("images", image_fields, "Images of cached disks."),
 	CONFIG_VALUE(fallowd_config, "others_allowed", others_allowed, CONFIG_BOOL, "true", 0, 0,
 		"Let clients in that no entry of the list matches."),
@@ -393,8 +411,12 @@ static int check_disk(const void *cfg, char *path, size_t path_bytes, char *err,
 		FAIL("base", "is for disks that are written, too: leave out readonly");
 	if (d->kind == FALLOWD_DISK_CACHED && d->guest_memory == FALLOWD_GUEST_PINNED)
 		FAIL("guest_memory", "pinned is for swap disks only");
+	if (d->frontend == FALLOWD_FRONTEND_NBD && d->guest_memory == FALLOWD_GUEST_PINNED)
+		FAIL("guest_memory", "pinned is for disks served by vhost-user only");
 	if (d->kind == FALLOWD_DISK_CACHED && d->size_bytes)
 		FAIL("size", "is that of the image: leave it out");
+	if (d->listen[0] && d->frontend != FALLOWD_FRONTEND_NBD)
+		FAIL("listen", "is for disks served by nbd only: set frontend to nbd");
 	return 0;
 }
 

@@ -26,25 +26,29 @@ struct fallowd_client_config {
 
 enum fallowd_disk_kind { FALLOWD_DISK_SWAP, FALLOWD_DISK_CACHED };
 enum fallowd_guest_memory { FALLOWD_GUEST_BOUNCE, FALLOWD_GUEST_PINNED };
+enum fallowd_disk_frontend { FALLOWD_FRONTEND_VHOST, FALLOWD_FRONTEND_NBD };
 enum fallowd_disk_keep { FALLOWD_KEEP_AUTO, FALLOWD_KEEP_ALWAYS };
 
 /* A disk for a guest. */
 struct fallowd_disk_config {
 	char name[48];
-	int kind;	     /* enum fallowd_disk_kind */
-	uint64_t size_bytes; /* cached: 0, the image's */
-	char image[256];     /* cached: path, or an NBD URI */
-	char base[256];	     /* cached: path of the raw backing file of the image; "": none */
-	bool readonly;	     /* cached */
-	bool direct;	     /* cached: bypass the page cache */
-	bool cache_writes;   /* cached: what is written is cached */
-	int keep;	     /* cached: enum fallowd_disk_keep */
-	char socket[108];    /* "": disk-NAME.sock beside the clients' socket */
-	uint32_t mode;	     /* of the socket file */
-	uint32_t queues;     /* offered */
-	uint32_t copies;     /* 0: as pools.copies */
-	int codec;	     /* enum pools_codec */
-	int disk;	     /* enum pools_disk */
+	int kind;	      /* enum fallowd_disk_kind */
+	uint64_t size_bytes;  /* cached: 0, the image's */
+	char image[256];      /* cached: path, or an NBD URI */
+	char base[256];	      /* cached: path of the raw backing file of the image; "": none */
+	bool readonly;	      /* cached */
+	bool direct;	      /* cached: bypass the page cache */
+	bool cache_writes;    /* cached: what is written is cached */
+	int keep;	      /* cached: enum fallowd_disk_keep */
+	int frontend;	      /* enum fallowd_disk_frontend */
+	char socket[108];     /* "": disk-NAME.sock beside the clients' socket */
+	uint32_t mode;	      /* of the socket file */
+	uint32_t queues;      /* vhost: offered */
+	char listen[80];      /* nbd: numeric address and port; "": none */
+	uint32_t connections; /* nbd: at a time */
+	uint32_t copies;      /* 0: as pools.copies */
+	int codec;	      /* enum pools_codec */
+	int disk;	      /* enum pools_disk */
 	char account[ENGINE_NAME_BYTES]; /* entry in the list of clients; "": one of its own */
 	uint64_t quota_bytes;		 /* of an account of its own; 0: none */
 	uint32_t weight;		 /* of an account of its own */

@@ -171,7 +171,7 @@ static void cached_put(struct daemon *d, const struct disks_info *i, json_t *o)
 	}
 }
 
-static void guest_put(struct daemon *d, const struct vhost_server *s, json_t *o)
+static void guest_put(const struct vhost_server *s, json_t *o)
 {
 	const struct vhost_server_stats *st = vhost_server_stats(s);
 	json_t *g = json_object(), *v = json_object(), *f = json_object();
@@ -196,6 +196,36 @@ static void guest_put(struct daemon *d, const struct vhost_server *s, json_t *o)
 		put(f, vring_fault_name((enum vring_fault)n), stat_get(&st->faults[n]));
 	json_object_set_new(g, "violations", v);
 	json_object_set_new(g, "ring_faults", f);
+	json_object_set_new(o, "guest", g);
+}
+
+/* The same by NBD: `pid` is that of the first connection. */
+static void nbd_put(const struct nbd_server *s, json_t *o)
+{
+	const struct nbd_server_stats *st = nbd_server_stats(s);
+	json_t *g = json_object(), *v = json_object(), *list = json_array();
+	struct nbd_server_client c;
+
+	json_object_set_new(g, "connected", json_boolean(stat_get(&st->connected)));
+	for (unsigned cursor = 0; nbd_server_next(s, &cursor, &c);) {
+		json_t *j = json_object();
+
+		put(j, "pid", (uint64_t)c.pid);
+		put(j, "lane", c.lane);
+		put(j, "requests", c.requests);
+		json_object_set_new(j, "since_s",
+			json_real((double)(env_now_ns(&env_system) - c.since_ns) / 1e9));
+		if (!json_array_size(list))
+			put(g, "pid", (uint64_t)c.pid);
+		json_array_append_new(list, j);
+	}
+	json_object_set_new(g, "connections", list);
+	put(g, "port", nbd_server_port(s));
+	put(g, "sessions", stat_get(&st->accepted));
+	put(g, "refused_busy", stat_get(&st->refused_busy));
+	for (unsigned n = NBD_VIOLATION_NONE + 1; n < NBD_VIOLATIONS; n++)
+		put(v, nbd_violation_name((enum nbd_violation)n), stat_get(&st->violations[n]));
+	json_object_set_new(g, "violations", v);
 	json_object_set_new(o, "guest", g);
 }
 
@@ -230,7 +260,10 @@ static json_t *disk_json(struct daemon *d, const struct disks_info *i)
 		cached_put(d, i, o);
 	else
 		pages_put(d, disk_service_swap(i->service), o);
-	guest_put(d, disk_service_server(i->service), o);
+	if (disk_service_nbd(i->service))
+		nbd_put(disk_service_nbd(i->service), o);
+	else
+		guest_put(disk_service_vhost(i->service), o);
 	return o;
 }
 
@@ -438,7 +471,7 @@ static uint64_t value_in_flight(struct daemon *d, const struct disks_info *i)
 
 static uint64_t value_connected(struct daemon *d, const struct disks_info *i)
 {
-	return stat_get(&vhost_server_stats(disk_service_server(i->service))->connected);
+	return disk_service_connected(i->service);
 }
 
 static uint64_t value_reserved(struct daemon *d, const struct disks_info *i)
@@ -460,9 +493,14 @@ static uint64_t value_lost(struct daemon *d, const struct disks_info *i)
 
 static uint64_t value_violations(struct daemon *d, const struct disks_info *i)
 {
-	const struct vhost_server_stats *s = vhost_server_stats(disk_service_server(i->service));
+	const struct nbd_server *nbd = disk_service_nbd(i->service);
 	uint64_t n = 0;
 
+	for (unsigned v = 0; nbd && v < NBD_VIOLATIONS; v++)
+		n += stat_get(&nbd_server_stats(nbd)->violations[v]);
+	if (nbd)
+		return n;
+	const struct vhost_server_stats *s = vhost_server_stats(disk_service_vhost(i->service));
 	for (unsigned v = 0; v < VHOST_VIOLATIONS; v++)
 		n += stat_get(&s->violations[v]);
 	for (unsigned f = 0; f < VRING_FAULTS; f++)
@@ -514,7 +552,8 @@ void disks_metrics(struct daemon *d, struct metrics *m)
 	disk_family(d, m, "fallow_guest_disk_in_flight", "gauge", "Requests under way.",
 		value_in_flight);
 	disk_family(d, m, "fallow_guest_disk_connected", "gauge",
-		"QEMUs connected; two while a guest migrates between them.", value_connected);
+		"QEMUs connected, two while a guest migrates between them; or NBD connections.",
+		value_connected);
 	disk_family(d, m, "fallow_guest_disk_reserved_pages", "gauge", "Pages promised to it.",
 		value_reserved);
 	disk_family(
@@ -522,6 +561,7 @@ void disks_metrics(struct daemon *d, struct metrics *m)
 	disk_family(d, m, "fallow_guest_disk_lost_pages", "gauge",
 		"Pages whose contents are lost until they are written again.", value_lost);
 	disk_family(d, m, "fallow_guest_disk_violations_total", "counter",
-		"Messages and rings of guests that made no sense.", value_violations);
+		"Messages and rings of guests, or NBD connections, that made no sense.",
+		value_violations);
 	latency_family(d, m);
 }

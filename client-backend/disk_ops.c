@@ -50,6 +50,26 @@ static void queue_detach(void *ctx, unsigned lane, struct vhost_queue *q, struct
 	queue_send(ctx, lane, LANE_QUEUE_DETACH, q, call);
 }
 
+static void nbd_send(void *ctx, unsigned lane, enum lane_msg_type type, struct nbd_conn *c,
+	struct backend_call *call)
+{
+	struct lane_msg m = {.type = type, .call = call, .nbd = c};
+
+	lane_send(ctx, lane, &m);
+}
+
+static void nbd_attach(void *ctx, unsigned lane, struct nbd_conn *c, struct backend_call *call)
+{
+	nbd_send(ctx, lane, LANE_NBD_ATTACH, c, call);
+}
+
+static void nbd_detach(void *ctx, unsigned lane, struct nbd_conn *c, struct backend_call *call)
+{
+	nbd_send(ctx, lane, LANE_NBD_DETACH, c, call);
+}
+
+static const struct nbd_server_ops nbd_ops = {.lane_attach = nbd_attach, .lane_detach = nbd_detach};
+
 static const struct vhost_server_ops queue_ops = {
 	.lane_attach = queue_attach, .lane_update = queue_update, .lane_detach = queue_detach};
 
@@ -101,7 +121,8 @@ static int op_serve(void *ctx, const struct fallowd_disk_config *c, uint32_t poo
 			5000,
 		.base = d->base,
 		.env = &env_system,
-		.ops = &queue_ops,
+		.vhost_ops = &queue_ops,
+		.nbd_ops = &nbd_ops,
 		.lanes_detach = lanes_detach,
 		.ops_ctx = d};
 
@@ -124,7 +145,7 @@ static void op_unserve(void *ctx, struct disk_service *s, struct backend_call *c
 
 static bool op_connected(void *ctx, const struct disk_service *s)
 {
-	return stat_get(&vhost_server_stats(disk_service_server(s))->connected);
+	return disk_service_connected(s);
 }
 
 static void op_forget(void *ctx, uint32_t pool)

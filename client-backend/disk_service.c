@@ -1,5 +1,4 @@
-/* What serves one disk: its pages, virtio-blk over them, and the socket that the guest's QEMU uses.
- */
+/* What serves one disk: its pages, a disk over them, and the socket that its user connects to. */
 #include "client-backend/disk_service.h"
 
 #include <errno.h>
@@ -16,7 +15,8 @@ struct disk_service {
 	struct disk_share *share, *base; /* base: of a clone */
 	struct disk_cached *cached;
 	struct blk *blk;
-	struct vhost_server *server;
+	struct vhost_server *vhost;
+	struct nbd_server *nbd;
 	void (*lanes_detach)(void *ctx, struct disk_cache *cache, struct backend_call *call);
 	void *ops_ctx;
 	bool last, base_last; /* nobody else has the cache */
@@ -31,8 +31,8 @@ void disk_service_lost_path(const char *runtime_dir, uint32_t pool, char path[32
 
 static void service_free(struct disk_service *s)
 {
-	if (s->server)
-		vhost_server_delete(s->server);
+	vhost_server_delete(s->vhost);
+	nbd_server_delete(s->nbd);
 	blk_delete(s->blk);
 	disk_swap_delete(s->swap);
 	disk_cached_delete(s->cached);
@@ -108,6 +108,13 @@ static int device_make(
 		snprintf(err, err_bytes, "cannot make the device: %s", strerror(-r));
 		return r;
 	}
+	return 0;
+}
+
+static int vhost_start(
+	const struct disk_service_config *cfg, struct disk_service *s, char *err, size_t err_bytes)
+{
+	const struct fallowd_disk_config *c = cfg->disk;
 	struct vhost_server_config vc = {.name = c->name,
 		.path = c->socket,
 		.mode = (mode_t)c->mode,
@@ -123,11 +130,24 @@ static int device_make(
 			"disk %s: guest_memory is pinned, but there is no RDMA device here (or "
 			"remote.verbs is off): pages pass through buffers",
 			c->name);
-	r = vhost_server_new(&vc, cfg->base, cfg->env, &blk_device_ops, s->blk, cfg->ops,
-		cfg->ops_ctx, &s->server, err, err_bytes);
-	if (r < 0)
-		s->server = NULL;
-	return r;
+	return vhost_server_new(&vc, cfg->base, cfg->env, &blk_device_ops, s->blk, cfg->vhost_ops,
+		cfg->ops_ctx, &s->vhost, err, err_bytes);
+}
+
+static int nbd_start(
+	const struct disk_service_config *cfg, struct disk_service *s, char *err, size_t err_bytes)
+{
+	const struct fallowd_disk_config *c = cfg->disk;
+	struct nbd_server_config nc = {.name = c->name,
+		.path = c->socket,
+		.mode = (mode_t)c->mode,
+		.listen = c->listen,
+		.max_conns = c->connections,
+		.lanes = cfg->lanes,
+		.first_lane = cfg->pool % cfg->lanes};
+
+	return nbd_server_new(&nc, cfg->base, cfg->env, s->blk, cfg->nbd_ops, cfg->ops_ctx, &s->nbd,
+		err, err_bytes);
 }
 
 int disk_service_new(const struct disk_service_config *cfg, struct disk_service **out, char *err,
@@ -145,6 +165,10 @@ int disk_service_new(const struct disk_service_config *cfg, struct disk_service 
 			    : swap_open(cfg, s, err, err_bytes);
 	if (!r)
 		r = device_make(cfg, s, err, err_bytes);
+	if (!r)
+		r = cfg->disk->frontend == FALLOWD_FRONTEND_NBD
+			    ? nbd_start(cfg, s, err, err_bytes)
+			    : vhost_start(cfg, s, err, err_bytes);
 	if (r < 0) {
 		if (s->share)
 			s->last = disk_share_leave(s->share);
@@ -199,7 +223,10 @@ void disk_service_end(struct disk_service *s, struct backend_call *call)
 {
 	s->whole = call;
 	s->stop.done = on_stopped;
-	vhost_server_stop(s->server, &s->stop);
+	if (s->nbd)
+		nbd_server_stop(s->nbd, &s->stop);
+	else
+		vhost_server_stop(s->vhost, &s->stop);
 }
 
 const struct blk *disk_service_blk(const struct disk_service *s)
@@ -222,7 +249,18 @@ unsigned disk_service_sharers(const struct disk_service *s)
 	return s->share ? s->share->disks : 0;
 }
 
-const struct vhost_server *disk_service_server(const struct disk_service *s)
+const struct vhost_server *disk_service_vhost(const struct disk_service *s)
 {
-	return s->server;
+	return s->vhost;
+}
+
+const struct nbd_server *disk_service_nbd(const struct disk_service *s)
+{
+	return s->nbd;
+}
+
+uint64_t disk_service_connected(const struct disk_service *s)
+{
+	return stat_get(s->nbd ? &nbd_server_stats(s->nbd)->connected
+			       : &vhost_server_stats(s->vhost)->connected);
 }

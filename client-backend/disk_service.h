@@ -1,5 +1,4 @@
-/* What serves one disk: its pages, virtio-blk over them, and the socket that the guest's QEMU uses.
- */
+/* What serves one disk: its pages, a disk over them, and the socket that its user connects to. */
 #ifndef FALLOW_BACKEND_DISK_SERVICE_H
 #define FALLOW_BACKEND_DISK_SERVICE_H
 
@@ -10,6 +9,7 @@
 #include "client-backend/frontend/blk.h"
 #include "client-backend/frontend/disk_cached.h"
 #include "client-backend/frontend/disk_swap.h"
+#include "client-backend/frontend/nbd_server.h"
 #include "client-backend/frontend/vhost_server.h"
 
 struct disk_service;
@@ -30,7 +30,8 @@ struct disk_service_config {
 	struct event_base *base;
 	const struct env *env;
 	struct vhost_pinner pinner; /* ops NULL: there is no RDMA device */
-	const struct vhost_server_ops *ops;
+	const struct vhost_server_ops *vhost_ops;
+	const struct nbd_server_ops *nbd_ops;
 	/* Every lane has gone through its loop, and let go of the cache (disk_cache_detach()) where
 	 * it is not NULL; then call->done(). */
 	void (*lanes_detach)(void *ctx, struct disk_cache *cache, struct backend_call *call);
@@ -47,7 +48,11 @@ void disk_service_end(struct disk_service *s, struct backend_call *call);
 const struct blk *disk_service_blk(const struct disk_service *s);
 const struct disk_swap *disk_service_swap(const struct disk_service *s); /* NULL: a cached disk */
 const struct disk_cached *disk_service_cached(const struct disk_service *s); /* NULL: a swap disk */
-const struct vhost_server *disk_service_server(const struct disk_service *s);
+/* One of these two is NULL. */
+const struct vhost_server *disk_service_vhost(const struct disk_service *s);
+const struct nbd_server *disk_service_nbd(const struct disk_service *s);
+/* Front ends, or connections. */
+uint64_t disk_service_connected(const struct disk_service *s);
 /* Disks that have its cache, itself included; 0: a swap disk. */
 unsigned disk_service_sharers(const struct disk_service *s);
 

@@ -81,6 +81,8 @@ static int events_open(struct lane *l, char *err, size_t err_bytes)
 	if (!r)
 		r = epoll_add(l, vhost_lane_event_fd(l->guests));
 	if (!r)
+		r = epoll_add(l, nbd_lane_event_fd(l->nbd));
+	if (!r)
 		r = epoll_add(l, disk_lane_event_fd(l->disks));
 	for (unsigned i = 0; !r && i < LANE_TRANSPORTS; i++)
 		if (l->transport[i].t)
@@ -141,6 +143,8 @@ int lane_open(const struct lane_config *cfg, struct ring *replies, struct lane *
 	if (!r)
 		r = vhost_lane_new(cfg->lane, &lane_vhost_ops, l, &l->guests);
 	if (!r)
+		r = nbd_lane_new(cfg->lane, &lane_nbd_ops, l, &l->nbd);
+	if (!r)
 		r = disk_lane_new(
 			cfg->lane, cfg->lanes, l->engine, &l->env, cfg->bounce_path, &l->disks);
 	if (r < 0) {
@@ -180,6 +184,7 @@ void lane_close(struct lane *l)
 		socket_lane_delete(l->sockets);
 	if (l->guests)
 		vhost_lane_delete(l->guests);
+	nbd_lane_delete(l->nbd);
 	disk_lane_delete(l->disks);
 	if (l->remote)
 		tier_remote_delete(l->remote);
@@ -295,6 +300,11 @@ const struct socket_lane_stats *lane_socket_stats(const struct lane *l)
 const struct vhost_lane_stats *lane_guest_stats(const struct lane *l)
 {
 	return vhost_lane_stats(l->guests);
+}
+
+const struct nbd_lane_stats *lane_nbd_stats(const struct lane *l)
+{
+	return nbd_lane_stats(l->nbd);
 }
 
 const struct tier_disk_stats *lane_disk_stats(const struct lane *l)

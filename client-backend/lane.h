@@ -82,6 +82,7 @@ const struct lane_usage *lane_usage(const struct lane *l);
 const struct engine_stats *lane_engine_stats(const struct lane *l);
 const struct socket_lane_stats *lane_socket_stats(const struct lane *l);
 const struct vhost_lane_stats *lane_guest_stats(const struct lane *l);
+const struct nbd_lane_stats *lane_nbd_stats(const struct lane *l);
 const struct tier_disk_stats *lane_disk_stats(const struct lane *l); /* NULL: no disk tier */
 const struct tier_remote_donor_stats *lane_donor_stats(const struct lane *l, unsigned donor);
 bool lane_disk_direct(const struct lane *l);

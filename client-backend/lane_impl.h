@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "client-backend/frontend/nbd_lane.h"
 #include "client-backend/frontend/vhost_lane.h"
 #include "client-backend/lane.h"
 #include "lib/core/env.h"
@@ -29,6 +30,7 @@ struct lane {
 	struct tier_disk *disk;
 	struct socket_lane *sockets;
 	struct vhost_lane *guests;
+	struct nbd_lane *nbd;
 	struct disk_lane *disks;
 	struct lane_transport transport[LANE_TRANSPORTS];
 	struct ring inbox;
@@ -61,6 +63,7 @@ struct lane {
 
 extern const struct engine_ops lane_engine_ops;	   /* ctx: the lane */
 extern const struct vhost_lane_ops lane_vhost_ops; /* ctx: the lane */
+extern const struct nbd_lane_ops lane_nbd_ops;	   /* ctx: the lane */
 void lane_link_broken(
 	void *ctx, unsigned donor, enum tier_remote_channel channel, struct transport_conn *conn);
 void *lane_main(void *arg);

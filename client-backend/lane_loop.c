@@ -130,6 +130,15 @@ static void op_queue_detached(void *ctx, struct vhost_queue *q, void *token)
 
 const struct vhost_lane_ops lane_vhost_ops = {.detached = op_queue_detached};
 
+static void op_nbd_detached(void *ctx, struct nbd_conn *c, void *token)
+{
+	struct lane_reply r = {.type = LANE_REPLY_CALL, .call = {.call = token}};
+
+	lane_reply(ctx, &r);
+}
+
+const struct nbd_lane_ops lane_nbd_ops = {.detached = op_nbd_detached};
+
 /* A donor is up for the engine when the control thread says so and a connection is there. Without
  * the one for moves it can be read, but nothing may be placed there: it counts as suspect. */
 void lane_donors_tell(struct lane *l)
@@ -246,6 +255,12 @@ void lane_message(struct lane *l, const struct lane_msg *m)
 	case LANE_QUEUE_DETACH:
 		vhost_lane_detach(l->guests, m->queue, m->call);
 		break;
+	case LANE_NBD_ATTACH:
+		call_answer(l, m, nbd_lane_attach(l->nbd, m->nbd), 0);
+		break;
+	case LANE_NBD_DETACH:
+		nbd_lane_detach(l->nbd, m->nbd, m->call);
+		break;
 	case LANE_POOL_ADD:
 		call_answer(l, m, engine_pool_add(l->engine, &m->pool), 0);
 		break;
@@ -336,6 +351,7 @@ static bool lane_round(struct lane *l)
 	stat_add(&l->stats.messages, done);
 	done += socket_lane_poll(l->sockets, REQUESTS_PER_LOOP);
 	done += vhost_lane_poll(l->guests, REQUESTS_PER_LOOP);
+	done += nbd_lane_poll(l->nbd, REQUESTS_PER_LOOP);
 	done += disk_lane_poll(l->disks);
 	done += tier_remote_poll(l->remote, TRANSFERS_PER_LOOP);
 	if (l->disk) {
@@ -345,6 +361,7 @@ static bool lane_round(struct lane *l)
 	if (l->donors_dirty)
 		lane_donors_tell(l);
 	vhost_lane_flush(l->guests);
+	nbd_lane_flush(l->nbd);
 	return done > 0;
 }
 
@@ -406,7 +423,7 @@ static void lane_sleep(struct lane *l)
 		goto awake;
 	if (!vhost_lane_prepare_sleep(l->guests))
 		goto sockets_awake;
-	if (!disk_lane_prepare_sleep(l->disks))
+	if (!nbd_lane_prepare_sleep(l->nbd) || !disk_lane_prepare_sleep(l->disks))
 		goto guests_awake;
 	if (transports_arm(l)) {
 		int timeout_ms = sleep_ms(l, env_now_ns(&l->env));

@@ -6,6 +6,7 @@
 #include "client-backend/call.h"
 #include "client-backend/engine/engine.h"
 #include "client-backend/frontend/disk_cached.h"
+#include "client-backend/frontend/nbd_lane.h"
 #include "client-backend/frontend/socket_lane.h"
 #include "client-backend/frontend/vhost_lane.h"
 #include "client-backend/tier/remote.h"
@@ -27,6 +28,8 @@ enum lane_msg_type {
 	LANE_QUEUE_ATTACH,   /* queue, call */
 	LANE_QUEUE_UPDATE,   /* queue, call */
 	LANE_QUEUE_DETACH,   /* queue, call: answered when it is drained */
+	LANE_NBD_ATTACH,     /* nbd, call */
+	LANE_NBD_DETACH,     /* nbd, call: answered when nothing of it is under way */
 	LANE_POOL_ADD,	     /* pool, call */
 	LANE_POOL_DESTROY,   /* pool_id, call */
 	LANE_POOL_PAGES,     /* pool_id, call: value is the number of pages */
@@ -35,7 +38,7 @@ enum lane_msg_type {
 	LANE_ACCOUNT_SET,    /* account */
 	LANE_TUNE,	     /* tune */
 	LANE_PING,	     /* call */
-	LANE_STOP,	     /* the last one: every session, queue and link was detached before */
+	LANE_STOP, /* the last one: every session, queue, connection and link was detached before */
 };
 
 struct lane_link {
@@ -57,6 +60,7 @@ struct lane_msg {
 		struct lane_link link;
 		struct socket_attachment *session;
 		struct vhost_queue *queue;
+		struct nbd_conn *nbd;
 		struct disk_cache *cache;
 		struct engine_pool_desc pool;
 		uint32_t pool_id;

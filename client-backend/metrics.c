@@ -212,6 +212,18 @@ static const struct line server_lines[] = {
 	GAUGE(socket_server_stats, waiting, "sessions_waiting", "Lost sessions in their grace."),
 };
 
+static const struct line nbd_lines[] = {
+	COUNTER(nbd_lane_stats, requests, "nbd_requests", "Commands of NBD clients."),
+	COUNTER(nbd_lane_stats, replies, "nbd_replies", "Answers that NBD clients took."),
+	COUNTER(nbd_lane_stats, receives, "nbd_receives",
+		"System calls that read from NBD clients."),
+	COUNTER(nbd_lane_stats, sends, "nbd_sends", "System calls that answered NBD clients."),
+	COUNTER(nbd_lane_stats, stalls, "nbd_stalls",
+		"Times that a command had to wait in its socket for answers to be taken."),
+	GAUGE(nbd_lane_stats, conns, "nbd_connections", "NBD connections."),
+	GAUGE(nbd_lane_stats, in_progress, "nbd_in_progress", "Commands at their disks."),
+};
+
 static const struct line donors_lines[] = {
 	COUNTER(donors_stats, sessions_failed, "control_sessions_failed",
 		"Control sessions that ended."),
@@ -240,6 +252,11 @@ static const void *lane_of(struct daemon *d, unsigned lane, unsigned donor)
 static const void *socket_of(struct daemon *d, unsigned lane, unsigned donor)
 {
 	return lane_socket_stats(d->lane[lane]);
+}
+
+static const void *nbd_of(struct daemon *d, unsigned lane, unsigned donor)
+{
+	return lane_nbd_stats(d->lane[lane]);
 }
 
 static const void *disk_of(struct daemon *d, unsigned lane, unsigned donor)
@@ -425,6 +442,7 @@ void metrics_handle(void *ctx, struct http_request *r)
 	lane_family(m, d, LINES(engine_lines), engine_of, false);
 	lane_family(m, d, LINES(lane_lines), lane_of, false);
 	lane_family(m, d, LINES(socket_lines), socket_of, false);
+	lane_family(m, d, LINES(nbd_lines), nbd_of, false);
 	lane_family(m, d, LINES(disk_lines), disk_of, false);
 	lane_family(m, d, LINES(donor_lines), donor_of, true);
 	latencies(m, d);

@@ -6,7 +6,7 @@ set -euo pipefail
 build_packages="gcc libc6-dev cmake ninja-build pkg-config protobuf-c-compiler libprotobuf-c-dev
 	libevent-dev libibverbs-dev librdmacm-dev liblz4-dev libzstd-dev libxxhash-dev liburing-dev libnbd-dev
 	libyaml-dev libssl-dev libjansson-dev libsystemd-dev libcmocka-dev"
-test_packages="socat jq curl python3 procps nbdkit qemu-utils"
+test_packages="socat jq curl python3 procps nbdkit qemu-utils libnbd-bin"
 fuzz_packages="clang libclang-rt-14-dev"
 lab_packages="qemu-system-x86 busybox-static kmod cpio binutils util-linux iproute2 rdma-core ibverbs-providers perftest jq"
 # What the bench over verbs measures Fallow against.

@@ -1,4 +1,5 @@
-/* virtio-blk over any store of bytes: what the guest asks for, checked, and how it is answered. */
+/* A disk over any store of bytes: ranges of it are read, written, zeroed and flushed for a front
+ * end. */
 #ifndef FALLOW_BLK_H
 #define FALLOW_BLK_H
 
@@ -10,10 +11,11 @@
 #include "lib/core/stats.h"
 
 /*
- * A blk is the `dev` of blk_device_ops: it takes requests apart, checks every field, and hands
- * ranges of the disk to a store. Everything in a request was written by the guest and is copied
- * before it is checked. What is wrong in one is answered with VIRTIO_BLK_S_IOERR or _UNSUPP and
- * counted; it harms nobody else.
+ * A blk stands between front ends and a store. A front end takes requests apart, checks every
+ * field, and submits a range of the disk for each; the blk counts, times and flushes, the store
+ * does the work. There are two: virtio-blk (blk_virtio.c; a blk is the `dev` of blk_device_ops) and
+ * NBD (nbd_lane.h). Everything in a request was written by somebody else and is copied before it is
+ * checked; what is wrong in one is answered and counted, and harms nobody else.
  */
 #define BLK_PHYSICAL_BYTES     4096u /* physical block */
 #define BLK_SECTOR_BYTES       512u  /* what virtio counts in */
@@ -42,21 +44,41 @@ enum blk_refusal {
 };
 const char *blk_refusal_name(enum blk_refusal r);
 
+/* What a front end's request is; a discard is a BLK_ZERO whose contents nobody relies on. */
+enum blk_kind { BLK_KIND_READ, BLK_KIND_WRITE, BLK_KIND_FLUSH, BLK_KIND_DISCARD, BLK_KIND_ZERO };
+
+struct blk_range;
+
+/* lane. */
+struct blk_front_ops {
+	/* A BLK_ZERO has ended well. 1: there is more of the same request, offset, bytes and hole
+	 * are filled in; 0: there is not; negative: what follows is wrong, and was answered. */
+	int (*more)(struct blk_range *g);
+	/* The request has ended: 0 or a negative errno. The range is the front end's again. */
+	void (*done)(struct blk_range *g, int status);
+};
+
 /*
- * A range of the disk that a store works on; lives in the request's dev_priv. The store calls
- * blk_range_done() exactly once, on the lane that submitted it.
+ * A range of the disk that a store works on; lives in the front end's request. The front end fills
+ * in the first part and calls blk_range_submit(); the store calls blk_range_done() exactly once, on
+ * the lane that submitted it.
  */
 struct blk_range {
+	const struct blk_front_ops *front;
+	const struct vhost_buffer *data; /* of a read or write: the buffers ... */
+	uint32_t skip;			 /* ... after so many bytes of the first */
+	uint32_t bytes;			 /* never 0, but for BLK_FLUSH */
+	uint64_t offset;		 /* bytes on the disk */
+	uint8_t kind;			 /* enum blk_kind */
+	uint8_t next;			 /* the front end's own */
+	bool hole;			 /* of zeroes and discards: the room may be given back */
+	bool sync;			 /* on stable storage before it is answered */
+
+	uint8_t op;   /* enum blk_op: what is being done now */
+	uint8_t lane; /* that submitted it */
 	struct blk *blk;
-	uint64_t offset; /* bytes on the disk */
 	uint64_t start_ns;
 	uint64_t store[4]; /* the store's own */
-	uint32_t bytes;	   /* never 0, but for BLK_FLUSH */
-	uint8_t op;	   /* enum blk_op */
-	uint8_t type;	   /* virtio's */
-	uint8_t next : 7;  /* discard, write-zeroes: number of the next range in the request */
-	uint8_t hole : 1;  /* the same: the room may be given back */
-	uint8_t lane;	   /* that submitted it */
 };
 
 struct transport_memory;
@@ -104,7 +126,20 @@ void blk_delete(struct blk *b);
 const struct blk_stats *blk_stats(const struct blk *b, unsigned lane);
 extern const struct vhost_device_ops blk_device_ops;
 
-/* lane. status: 0 or a negative errno; tier: of a read. */
+/* For front ends: */
+const struct blk_config *blk_config(const struct blk *b);
+/* lane. A request was taken, whatever becomes of it. */
+void blk_kind_count(struct blk *b, unsigned lane, enum blk_kind kind);
+/* lane. One was refused. */
+void blk_refusal_count(struct blk *b, unsigned lane, enum blk_refusal why);
+/* Whether the disk has them. */
+bool blk_range_fits(const struct blk *b, uint64_t offset, uint64_t bytes);
+/* lane. A checked range; may end before it returns. A flush of a disk that has nothing to flush
+ * ends at once. blk_kick() after a batch. */
+void blk_range_submit(struct blk *b, unsigned lane, struct blk_range *g);
+void blk_kick(struct blk *b, unsigned lane);
+
+/* For stores: lane. status: 0 or a negative errno; tier: of a read. */
 void blk_range_done(struct blk_range *g, int status, enum blk_tier tier);
 
 /* A place in a request's data, from its beginning. Any lane, while the range is under way. */

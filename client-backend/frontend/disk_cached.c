@@ -29,6 +29,7 @@ static int lane_new(struct disk_cache *c, unsigned i)
 		s->bounce = cl->bounce + (size_t)n * ENGINE_PAGE_BYTES;
 		s->next = cl->unused;
 		cl->unused = s;
+		cl->unused_count++;
 	}
 	c->lane[i] = cl;
 	return 0;

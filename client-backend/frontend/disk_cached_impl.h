@@ -7,7 +7,8 @@
 #include "client-backend/frontend/disk_cached.h"
 #include "client-backend/frontend/disk_impl.h"
 
-#define CACHE_HASH 256u /* power of two, more than DISK_CACHE_PAGES */
+#define CACHE_HASH	 256u			/* power of two, more than DISK_CACHE_PAGES */
+#define CACHE_READ_SLOTS (DISK_CACHE_PAGES / 4) /* that only reads take */
 
 /* A page under way with its bounce page; or a range that is being zeroed, or a flush, without. */
 struct cache_slot {
@@ -34,11 +35,12 @@ struct cache_lane {
 	struct disk_cache *cache;
 	struct disk_lane *lane;
 	struct cache_slot *unused;
+	unsigned unused_count;
 	struct cache_slot *hash[CACHE_HASH];
 	struct cache_slot *wide;		 /* ranges of several pages that are being zeroed */
 	struct cache_slot *run_first, *run_last; /* an io that is being gathered */
 	unsigned run_count;
-	struct disk_queue full; /* parts that wait for a slot */
+	struct disk_queue full[DISK_URGENCIES]; /* parts that wait for a slot */
 	uint8_t *bounce;
 	struct cache_slot slot[DISK_CACHE_PAGES];
 };

@@ -1,6 +1,5 @@
 /* Pages of a cached disk in one lane: from the pool, from the image, and back into the pool. */
 #include <errno.h>
-#include <linux/virtio_blk.h>
 #include <string.h>
 
 #include "client-backend/frontend/disk_cached_impl.h"
@@ -56,7 +55,10 @@ static void slot_free(struct cache_lane *cl, struct cache_slot *s)
 {
 	s->next = cl->unused;
 	cl->unused = s;
-	disk_lane_resume(cl->lane, &cl->full);
+	cl->unused_count++;
+	disk_lane_resume(cl->lane, &cl->full[DISK_READS]);
+	if (cl->unused_count > CACHE_READ_SLOTS)
+		disk_lane_resume(cl->lane, &cl->full[DISK_OTHERS]);
 }
 
 /* The request's part of this slot has ended. */
@@ -259,7 +261,7 @@ static int page_start(struct cache_lane *cl, struct cache_slot *s)
 	s->io.offset = s->offset;
 	s->io.bytes = s->bytes;
 	s->io.iovs = 0;
-	s->io.hint = g->type == VIRTIO_BLK_T_DISCARD;
+	s->io.hint = g->kind == BLK_KIND_DISCARD;
 	s->io.hole = g->hole;
 	s->run = NULL;
 	io_submit(cl, s);
@@ -406,6 +408,7 @@ static struct cache_slot *slot_take(struct cache_lane *cl, struct disk_part *p)
 	struct cache_slot *s = cl->unused;
 
 	cl->unused = s->next;
+	cl->unused_count--;
 	s->req.done = on_get_done;
 	s->part = p;
 	s->waiting = s->run = NULL;
@@ -471,19 +474,20 @@ unsigned disk_cached_run(
 	struct disk_lane *l, struct disk_part *p, unsigned budget, struct disk_queue **full)
 {
 	struct cache_lane *cl = cached_of(p)->cache->lane[l->lane];
-	unsigned done = 0;
+	enum disk_urgency urgency = disk_urgency(p->g);
+	unsigned done = 0, kept = urgency == DISK_READS ? 0 : CACHE_READ_SLOTS;
 
 	if (p->g->op == BLK_FLUSH) {
-		if (cl->unused)
+		if (cl->unused_count > kept)
 			flush_start(cl, p);
 		else
-			*full = &cl->full;
+			*full = &cl->full[urgency];
 		return 1;
 	}
 	for (disk_part_find(l, p); p->page < p->end && done < budget;
 		disk_part_find(l, p), done++) {
-		if (!cl->unused) {
-			*full = &cl->full;
+		if (cl->unused_count <= kept) {
+			*full = &cl->full[urgency];
 			break;
 		}
 		pages_submit(cl, p);

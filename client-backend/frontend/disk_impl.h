@@ -43,6 +43,21 @@ struct disk_queue {
 	struct disk_part *first, *last;
 };
 
+/*
+ * Somebody stands still until a read is answered; what is written was put away, and who wrote it
+ * goes on. So reads are started first, and some of everything that there is a limited number of is
+ * theirs alone: writes that wait for room hold up no read. Requests that are under way at the same
+ * time have no order among them.
+ */
+enum disk_urgency { DISK_READS, DISK_OTHERS, DISK_URGENCIES };
+#define DISK_READ_CREDITS (DISK_LANE_CREDITS / 4)
+#define DISK_READ_PAGES	  (DISK_LANE_PAGES / 4)
+
+static inline enum disk_urgency disk_urgency(const struct blk_range *g)
+{
+	return g->op == BLK_READ ? DISK_READS : DISK_OTHERS;
+}
+
 static inline void disk_queue_put(struct disk_queue *q, struct disk_part *p)
 {
 	p->next = NULL;
@@ -142,14 +157,16 @@ struct disk_lane {
 	/* lane thread only */
 	unsigned credit[BLK_MAX_LANES]; /* parts that may still be sent to it */
 	unsigned sub_credit[BLK_MAX_LANES];
-	struct disk_sub *sub_pending;		  /* without a credit yet */
-	struct blk_range *pending, **pending_end; /* with lanes to which no part was sent yet */
+	struct disk_sub *sub_pending;		   /* without a credit yet */
+	struct blk_range *pending[DISK_URGENCIES], /* with lanes to which no part was sent yet */
+		**pending_end[DISK_URGENCIES];
 	bool pending_retry;
-	struct disk_queue run;	/* with pages to start */
-	struct disk_queue full; /* of swap disks, waiting for bounce pages */
+	struct disk_queue run[DISK_URGENCIES];	/* with pages to start */
+	struct disk_queue full[DISK_URGENCIES]; /* of swap disks, waiting for bounce pages */
 	struct disk_gather *gathers;
 	struct disk_part *part_unused;
 	struct disk_slot *slot_unused;
+	unsigned slots_unused;
 	struct disk_slot *hash[DISK_HASH];
 	struct disk_part *part;
 	struct disk_slot slot[DISK_LANE_PAGES];
@@ -167,7 +184,8 @@ unsigned disk_swap_run(
 	struct disk_lane *l, struct disk_part *p, unsigned budget, struct disk_queue **full);
 /* disk_page.c: puts what a kill left in bounce pages, as far as there is room. */
 void disk_left_run(struct disk_lane *l);
-/* disk_lane.c: there is room for the parts of this queue: before the others, in order. */
+/* disk_lane.c: there is room for the parts of this queue: before the others, in order. All are of
+ * one urgency. */
 void disk_lane_resume(struct disk_lane *l, struct disk_queue *q);
 /* disk_lane.c: starts it at the lane that has its pages; it ends later, or before this returns. */
 void disk_lane_sub(struct disk_lane *l, struct disk_sub *s);

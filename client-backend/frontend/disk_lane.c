@@ -12,8 +12,9 @@
 
 #include "client-backend/frontend/disk_impl.h"
 
-#define PAGES_PER_RUN	 256u /* started before the lane looks at something else */
-#define PAGES_PER_TURN	 32u  /* of one part before it is the next one's turn */
+#define READS_PER_RUN	 256u /* pages started before the lane looks at something else */
+#define OTHERS_PER_RUN	 16u  /* a read that comes meanwhile waits for so many at most */
+#define PAGES_PER_TURN	 16u  /* of one part before it is the next one's turn */
 #define MESSAGES_PER_RUN 64u
 #define GATHER_ROUNDS	 4u
 
@@ -74,6 +75,7 @@ static void slot_init(struct disk_lane *l, unsigned i)
 	}
 	s->next = *list;
 	*list = s;
+	l->slots_unused += list == &l->slot_unused;
 }
 
 int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const struct env *env,
@@ -90,7 +92,8 @@ int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const st
 	l->engine = engine;
 	l->env = env;
 	l->parts.event_fd = l->dones.event_fd = l->epoll_fd = -1;
-	l->pending_end = &l->pending;
+	for (unsigned u = 0; u < DISK_URGENCIES; u++)
+		l->pending_end[u] = &l->pending[u];
 	l->part = calloc(parts, sizeof(*l->part));
 	int r = l->part ? rings_init(l) : -ENOMEM;
 	if (!r)
@@ -158,7 +161,7 @@ static void range_part_done(
 	struct range_state *s = state_of(g);
 
 	l->credit[by]++;
-	if (l->pending)
+	if (l->pending[DISK_READS] || l->pending[DISK_OTHERS])
 		l->pending_retry = true;
 	if (status && !s->status)
 		s->status = status;
@@ -206,7 +209,7 @@ static void part_start(struct disk_lane *l, const struct disk_part_msg *m)
 	}
 	if (g->op == BLK_READ || g->op == BLK_WRITE)
 		blk_cursor_start(g, &p->cursor);
-	disk_queue_put(&l->run, p);
+	disk_queue_put(&l->run[disk_urgency(p->g)], p);
 }
 
 void disk_part_release(struct disk_lane *l, struct disk_part *p)
@@ -246,31 +249,43 @@ void disk_lane_resume(struct disk_lane *l, struct disk_queue *q)
 {
 	if (!q->first)
 		return;
-	if (l->run.first)
-		q->last->next = l->run.first;
+	struct disk_queue *run = &l->run[disk_urgency(q->first->g)];
+
+	if (run->first)
+		q->last->next = run->first;
 	else
-		l->run.last = q->last;
-	l->run.first = q->first;
+		run->last = q->last;
+	run->first = q->first;
 	q->first = NULL;
 }
 
-/* Starts pages, all parts in turn; returns how many. */
-static unsigned parts_run(struct disk_lane *l)
+/* Starts pages of a queue, all its parts in turn; returns how many. */
+static unsigned queue_run(struct disk_lane *l, struct disk_queue *run, unsigned budget)
 {
 	unsigned done = 0;
 
-	while (l->run.first && done < PAGES_PER_RUN) {
+	while (run->first && done < budget) {
 		/* Off the queue first: it may be over, and used for another, when run returns. */
-		struct disk_part *p = disk_queue_take(&l->run);
+		struct disk_part *p = disk_queue_take(run);
 		struct disk_queue *full = NULL;
 
 		p->under_way++;
 		done += p->store->run(l, p, PAGES_PER_TURN, &full);
 		if (p->page < p->end)
-			disk_queue_put(full ? full : &l->run, p);
+			disk_queue_put(full ? full : run, p);
 		disk_part_release(l, p);
 	}
 	return done;
+}
+
+/* The reads are on their way to the donors before anything else takes time. */
+static unsigned parts_run(struct disk_lane *l)
+{
+	unsigned reads = queue_run(l, &l->run[DISK_READS], READS_PER_RUN);
+
+	if (reads)
+		engine_kick(l->engine);
+	return reads + queue_run(l, &l->run[DISK_OTHERS], OTHERS_PER_RUN);
 }
 
 /* ---- between them ---- */
@@ -317,12 +332,13 @@ void disk_lane_sub(struct disk_lane *l, struct disk_sub *s)
 static bool range_send(struct disk_lane *l, struct blk_range *g)
 {
 	uint64_t unsent = g->store[WORD_UNSENT], left = unsent;
+	unsigned kept = disk_urgency(g) == DISK_READS ? 0 : DISK_READ_CREDITS;
 
 	while (left) {
 		unsigned to = (unsigned)__builtin_ctzll(left);
 
 		left &= left - 1;
-		if (l->credit[to]) {
+		if (l->credit[to] > kept) {
 			unsent &= ~(1ull << to);
 			/* Before the part is sent: nothing of it is ours to change afterwards but
 			 * by range_part_done(), which comes later than this. */
@@ -333,9 +349,32 @@ static bool range_send(struct disk_lane *l, struct blk_range *g)
 	return !unsent;
 }
 
+static void pending_put(struct disk_lane *l, struct blk_range *g)
+{
+	struct blk_range ***end = &l->pending_end[disk_urgency(g)];
+
+	*next_of(g) = NULL;
+	**end = g;
+	*end = next_of(g);
+}
+
+static void ranges_run(struct disk_lane *l, enum disk_urgency u)
+{
+	struct blk_range *g = l->pending[u];
+
+	l->pending[u] = NULL;
+	l->pending_end[u] = &l->pending[u];
+	while (g) {
+		struct blk_range *next = *next_of(g);
+
+		if (!range_send(l, g))
+			pending_put(l, g);
+		g = next;
+	}
+}
+
 static void pending_run(struct disk_lane *l)
 {
-	struct blk_range *g = l->pending;
 	struct disk_sub *s = l->sub_pending;
 
 	l->sub_pending = NULL;
@@ -346,18 +385,8 @@ static void pending_run(struct disk_lane *l)
 		s = next;
 	}
 	l->pending_retry = false;
-	l->pending = NULL;
-	l->pending_end = &l->pending;
-	while (g) {
-		struct blk_range *next = *next_of(g);
-
-		if (!range_send(l, g)) {
-			*next_of(g) = NULL;
-			*l->pending_end = g;
-			l->pending_end = next_of(g);
-		}
-		g = next;
-	}
+	ranges_run(l, DISK_READS);
+	ranges_run(l, DISK_OTHERS);
 }
 
 static uint64_t range_lanes(const struct disk_lane *l, const struct disk_store *store,
@@ -390,12 +419,10 @@ void disk_lane_submit(struct disk_lane *l, struct disk_store *store, struct blk_
 	g->store[WORD_STATE] = 0;
 	state_of(g)->missing = (uint16_t)count;
 	/* Those that wait go first, where they can. */
-	if (!l->pending && range_send(l, g))
+	if (!l->pending[disk_urgency(g)] && range_send(l, g))
 		return;
 	stat_add(&l->stats.parts_waited, 1);
-	*next_of(g) = NULL;
-	*l->pending_end = g;
-	l->pending_end = next_of(g);
+	pending_put(l, g);
 	l->pending_retry = true;
 }
 
@@ -459,7 +486,7 @@ unsigned disk_lane_poll(struct disk_lane *l)
 
 bool disk_lane_prepare_sleep(struct disk_lane *l)
 {
-	if (l->pending_retry || l->run.first || l->gathers)
+	if (l->pending_retry || l->run[DISK_READS].first || l->run[DISK_OTHERS].first || l->gathers)
 		return false;
 	if (l->lanes == 1)
 		return true;

@@ -67,7 +67,10 @@ static void slot_free(struct disk_lane *l, struct disk_slot *s)
 	s->note->page = 0;
 	s->next = l->slot_unused;
 	l->slot_unused = s;
-	disk_lane_resume(l, &l->full);
+	l->slots_unused++;
+	disk_lane_resume(l, &l->full[DISK_READS]);
+	if (l->slots_unused > DISK_READ_PAGES)
+		disk_lane_resume(l, &l->full[DISK_OTHERS]);
 }
 
 /* The page was put or flushed: what was left of it is of the past. */
@@ -309,6 +312,7 @@ static void page_submit(struct disk_lane *l, struct disk_part *p, struct disk_sl
 	uint64_t base = p->page * ENGINE_PAGE_BYTES;
 
 	l->slot_unused = s->next;
+	l->slots_unused--;
 	stat_add(&l->stats.pages_busy, 1);
 	s->req.done = on_done;
 	s->part = p;
@@ -342,7 +346,8 @@ unsigned disk_swap_run(
 	struct blk_range *g = p->g;
 	uint64_t stop = g->offset + g->bytes;
 	uint32_t pool = p->store->pool;
-	unsigned done = 0;
+	enum disk_urgency urgency = disk_urgency(g);
+	unsigned done = 0, kept = urgency == DISK_READS ? 0 : DISK_READ_PAGES;
 
 	for (disk_part_find(l, p); p->page < p->end && done < budget;
 		disk_part_find(l, p), done++) {
@@ -361,8 +366,8 @@ unsigned disk_swap_run(
 			p->page++;
 			continue;
 		}
-		if (!l->slot_unused) {
-			*full = &l->full;
+		if (l->slots_unused <= kept) {
+			*full = &l->full[urgency];
 			break;
 		}
 		page_submit(l, p, busy, start, end);

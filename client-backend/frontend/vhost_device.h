@@ -32,7 +32,7 @@ struct vhost_request {
 	uint32_t out_bytes, in_bytes; /* the guest's: to be read by us; to be written by us */
 	uint16_t out_count, in_count; /* buffers: first those of out, then those of in */
 	struct vhost_buffer buffer[VHOST_MAX_BUFFERS];
-	uint64_t dev_priv[8]; /* the device's own, as it likes */
+	uint64_t dev_priv[11]; /* the device's own, as it likes */
 };
 
 /* lane. Gives the chain back to the guest; written: bytes of the in buffers that were set, from

@@ -297,6 +297,40 @@ static void test_zero(void **state)
 }
 
 /* More at a time than there are slots, with an image that hangs for a while. */
+/* Writes that the image does not take, more than there are slots, hold up no read of what is
+ * cached.
+ */
+static void test_read_beside_stalled(void **state)
+{
+	enum { CALLS = 200 };
+	struct rig *g = rig_new_cached(1, (uint64_t)PAGES * 4096);
+	struct call *c[CALLS], *d = call_new();
+
+	read_check(g, d, 0, 4096);
+	g->fake->hold = true;
+	for (unsigned i = 0; i < CALLS; i++) {
+		c[i] = call_new();
+		memset(c[i]->data, (int)i, 4096);
+		start(g, c[i], VIRTIO_BLK_T_OUT, (100 + 2 * i) * 8, 4096);
+	}
+	for (unsigned i = 0; i < 50; i++)
+		rig_step(g);
+	assert_true(stat_get(&disk_lane_stats(g->lane[0])->parts_waited) > 0);
+	assert_true(cached(g, 0));
+	start(g, d, VIRTIO_BLK_T_IN, 0, 4096);
+	assert_true(d->done);
+	assert_int_equal(d->status, VIRTIO_BLK_S_OK);
+	assert_memory_equal(d->data, g->fake->bytes, 4096);
+	g->fake->hold = false;
+	for (unsigned i = 0; i < CALLS; i++) {
+		assert_int_equal(call_wait(g, c[i]), VIRTIO_BLK_S_OK);
+		assert_int_equal(g->fake->bytes[(100 + 2 * i) * 4096], i);
+		call_free(c[i]);
+	}
+	call_free(d);
+	rig_delete(g);
+}
+
 static void test_crowd(void **state)
 {
 	enum { CALLS = 300 };
@@ -512,6 +546,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_last_page),
 		cmocka_unit_test(test_durability),
 		cmocka_unit_test(test_zero),
+		cmocka_unit_test(test_read_beside_stalled),
 		cmocka_unit_test(test_crowd),
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_clone),

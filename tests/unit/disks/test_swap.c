@@ -349,6 +349,73 @@ static void test_crowd(void **state)
 	rig_delete(g);
 }
 
+/* A read is done before the writes that were asked for before it. */
+static void test_reads_first(void **state)
+{
+	enum { CALLS = 48 }; /* as many as a lane takes parts of */
+	struct rig *g = rig_new(1, PAGES, NULL);
+	struct call *c[CALLS], *d = call_new();
+	unsigned left = 0;
+
+	assert_int_equal(write_page(g, d, 7, 70), VIRTIO_BLK_S_OK);
+	for (unsigned i = 0; i < CALLS; i++) {
+		c[i] = call_new();
+		pattern(c[i]->data, 4096, i);
+		call_make(c[i], VIRTIO_BLK_T_OUT, (100 + i) * 8, 4096, false, NULL);
+		call_submit(g, 0, c[i]);
+	}
+	assert_int_equal(read_now(g, d, 7, 70), VIRTIO_BLK_S_OK);
+	for (unsigned i = 0; i < CALLS; i++)
+		left += !c[i]->done;
+	assert_true(left > CALLS / 2);
+	assert_false(disk_lane_prepare_sleep(g->lane[0]));
+	for (unsigned i = 0; i < CALLS; i++) {
+		assert_int_equal(call_wait(g, c[i]), VIRTIO_BLK_S_OK);
+		call_free(c[i]);
+	}
+	call_free(d);
+	rig_delete(g);
+}
+
+/* Writes that wait for room, more than there are bounce pages and credits, hold up no read. */
+static void test_read_beside_stalled(void **state)
+{
+	enum { CALLS = 400 };
+	struct rig *g = rig_new(1, PAGES, NULL);
+	struct call *c[CALLS], *d = call_new();
+	struct world *w = g->world[0];
+	unsigned left = 0;
+
+	assert_int_equal(write_page(g, d, 1, 10), VIRTIO_BLK_S_OK);
+	for (unsigned i = 0; i < WORLD_DONORS; i++) {
+		w->mood[i] = DONOR_SILENT;
+		world_grant(w, i);
+	}
+	for (unsigned i = 0; i < CALLS; i++) {
+		c[i] = call_new();
+		pattern(c[i]->data, 4 * 4096, i);
+		call_make(c[i], VIRTIO_BLK_T_OUT, (100 + i * 4) * 8, 4 * 4096, false, NULL);
+		call_submit(g, 0, c[i]);
+		blk_device_ops.kick(g->blk, 0);
+	}
+	for (unsigned i = 0; i < 200; i++)
+		disk_lane_poll(g->lane[0]);
+	for (unsigned i = 0; i < CALLS; i++)
+		left += !c[i]->done;
+	assert_true(left > DISK_LANE_CREDITS);
+	assert_true(stat_get(&disk_lane_stats(g->lane[0])->parts_waited) > 0);
+	assert_int_equal(read_now(g, d, 1, 10), VIRTIO_BLK_S_OK);
+	assert_int_equal(read_now(g, d, 1999, 0), VIRTIO_BLK_S_OK);
+	for (unsigned i = 0; i < WORLD_DONORS; i++)
+		w->mood[i] = DONOR_FINE;
+	for (unsigned i = 0; i < CALLS; i++) {
+		assert_int_equal(call_wait(g, c[i]), VIRTIO_BLK_S_OK);
+		call_free(c[i]);
+	}
+	call_free(d);
+	rig_delete(g);
+}
+
 static void test_sizes(void **state)
 {
 	struct rig *g = rig_new(1, 8, NULL);
@@ -376,6 +443,8 @@ int main(void)
 		cmocka_unit_test(test_waiting_write),
 		cmocka_unit_test(test_late_read),
 		cmocka_unit_test(test_crowd),
+		cmocka_unit_test(test_reads_first),
+		cmocka_unit_test(test_read_beside_stalled),
 		cmocka_unit_test(test_sizes),
 	};
 
