@@ -13,7 +13,7 @@ PEERS = {
     "virtio": "virtio disk, host memory",
     "zram": "local zram",
     "disk": "virtio disk held to 120 requests/s and 120 MiB/s",
-    "fallow": "Fallow's swap disk, by NBD to vhost-user",
+    "fallow": "Fallow's swap disk, by NBD to fallowd",
 }
 
 # Rows of the tables: name of the samples, what they are.

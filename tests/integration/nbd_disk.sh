@@ -21,7 +21,7 @@ wait_for "the configured disk is served" is fixed '.state == "serving"'
 nbdinfo --json "$(uri fixed)" >"$T/info" || fail "nbdinfo"
 expect "it is what it should be" jq -e '.exports[0] | .["export-size"] == 33554432 and .can_flush and .can_fua and .can_trim
 	and .can_zero and .can_multi_conn and (.is_read_only | not) and .block_size_minimum == 512
-	and .block_size_preferred == 4096 and .block_size_maximum == 1048576' <"$T/info"
+	and .block_size_preferred == 4096 and .block_size_maximum == 1048576' <"$T/info" >"$T/c.out"
 nbdinfo --list "nbd+unix:///?socket=$T/disk-fixed.sock" | grep -q 'export="fixed"' || fail "it is not listed"
 nbdinfo "nbd+unix:///other?socket=$T/disk-fixed.sock" >"$T/c.out" 2>&1 && fail "an export of another name"
 port=$(of fixed .guest.port)
@@ -53,7 +53,7 @@ expect "none failed in the store" is evil '.requests.errors == 0'
 # A read-only disk: an image.
 cp "$T/a" "$T/image"
 disk add ro --image "$T/image" --readonly true --nbd >"$T/c.out" 2>&1 || fail "disk add: $(cat "$T/c.out")"
-expect "it is read-only" jq -e '.exports[0].is_read_only' <<<"$(nbdinfo --json "$(uri ro)")"
+expect "it is read-only" jq -e '.exports[0].is_read_only' <<<"$(nbdinfo --json "$(uri ro)")" >"$T/c.out"
 nbdcopy "$(uri ro)" "$T/b" && cmp "$T/a" "$T/b" || fail "other bytes than the image's"
 # One that is written: flushed and in the image.
 disk add rw --image "$T/image2" --nbd >"$T/c.out" 2>&1 && fail "an image that is not there"
