@@ -18,7 +18,8 @@ Usage: ./run guest COMMAND [ARGUMENT...]
                       a raw image or device as disk, throttled by QEMU to bytes and requests per second
     --program FILE    a static program for the guest's /bin
     --host            this machine's files read-only under /host, for `chroot /host PROGRAM`; costs page cache
-    --append WORDS    for the kernel's command line
+    --append WORDS    for the kernel's command line; fallow.root=ro (or rw) boots into the ext4 on /dev/vda, whose
+                      /sbin/init takes the commands (tests/guest/jobs.sh)
     --incoming DIR    takes over the guest of that FALLOW_GUEST_DIR, with the same other options, when that is told
                       to migrate to here
   make [--program FILE]...
@@ -92,6 +93,7 @@ make_initrd() { # FILE PROGRAM...
 	extra=$(mktemp -d)
 	mkdir "$extra/bin"
 	install -m 755 tests/guest/init.sh "$extra/init"
+	install -m 755 tests/guest/jobs.sh "$extra/bin/jobs"
 	[ $# -eq 0 ] || install -m 755 -s "$@" "$extra/bin/"
 	{
 		cat "$CACHE/initrd"
