@@ -1,10 +1,13 @@
 # The domains of deploy/guests under libvirt, as QEMU's user and not root: each is valid and comes up, and its disk of ours works
 # there, through a kill of fallowd. What is changed in them stands in domain_make(), and nothing else is.
+for tool in virsh virt-qemu-run; do
+	command -v $tool >/dev/null || {
+		echo "left out: there is no $tool"
+		exit 77
+	}
+done
 . "$(dirname "$0")/lib.sh"
 need_fallowd "libvirt's domains"
-for tool in virsh virt-qemu-run; do
-	command -v $tool >/dev/null || { echo "left out: there is no $tool"; exit 77; }
-done
 
 # A root of libvirt's own, for its driver without a daemon. As root it would want the user that Debian's daemon has.
 LIBVIRT=$T/libvirt

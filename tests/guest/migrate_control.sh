@@ -1,7 +1,10 @@
 # What `migrate` is worth: with a fallowd whose dirty log goes nowhere it must find wrong pages. Part of the long tests.
+[ "${FALLOW_GUEST_LONG:-0}" = 1 ] || {
+	echo "left out: the control of migrate is part of run test --long"
+	exit 77
+}
 . "$(dirname "$0")/lib.sh"
 need_fallowd "a disk that is handed over"
-[ "${FALLOW_GUEST_LONG:-0}" = 1 ] || { echo "left out: the control of migrate is part of run test --long"; FAILED=0; exit 77; }
 
 BIN=$(realpath "$BIN")
 mkdir "$T/bin"
