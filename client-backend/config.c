@@ -327,6 +327,11 @@ static const struct config_field guest_disk_fields[] = {
 };
 
 static const struct config_field image_fields[] = {
+	CONFIG_VALUE(fallowd_config, "down_timeout", image_down_timeout_ns, CONFIG_DURATION, "30s",
+		100 * CONFIG_MS, 365 * 24 * 3600 * CONFIG_S,
+		"How long requests wait for an NBD server that is gone before they fail; an "
+		"attempt "
+		"to connect that is under way then, up to 5s, is waited for."),
 	CONFIG_VALUE(fallowd_config, "linger", image_linger_ns, CONFIG_DURATION, "10min", 0,
 		365 * 24 * 3600 * CONFIG_S,
 		"How long the cache that disks of a read-only image share is kept without them."),

@@ -123,6 +123,7 @@ struct fallowd_config {
 		uint32_t depth; /* each lane */
 		uint64_t timeout_ns;
 	} disk;
+	uint64_t image_down_timeout_ns; /* NBD servers gone for longer make requests fail */
 	uint64_t image_linger_ns; /* shared caches of images that no disk uses are kept this long */
 	struct program_http http;
 	struct program_log log;

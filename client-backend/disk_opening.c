@@ -18,6 +18,7 @@ struct opening {
 	pthread_t thread;
 	struct fallowd_disk_config c;
 	unsigned lanes;
+	uint64_t down_timeout_ns;
 	/* the thread's, until then */
 	struct disk_source *source;
 	int status;
@@ -29,7 +30,8 @@ static void *opening_main(void *arg)
 	struct opening *o = arg;
 	uint64_t one = 1;
 
-	o->status = disk_source_open(&o->c, o->lanes, &o->source, o->err, sizeof(o->err));
+	o->status = disk_source_open(
+		&o->c, o->lanes, o->down_timeout_ns, &o->source, o->err, sizeof(o->err));
 	if (write(o->fd, &one, sizeof(one)) != sizeof(one))
 		log_error("disks", "cannot tell that an image was opened");
 	return NULL;
@@ -58,7 +60,7 @@ static void on_opened(evutil_socket_t fd, short what, void *arg)
 }
 
 void disk_opening_start(struct event_base *base, const struct fallowd_disk_config *c,
-	unsigned lanes, struct disks_opening *call)
+	unsigned lanes, uint64_t down_timeout_ns, struct disks_opening *call)
 {
 	struct opening *o = calloc(1, sizeof(*o));
 
@@ -70,6 +72,7 @@ void disk_opening_start(struct event_base *base, const struct fallowd_disk_confi
 	o->call = call;
 	o->c = *c;
 	o->lanes = lanes;
+	o->down_timeout_ns = down_timeout_ns;
 	o->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (o->fd >= 0)
 		o->event = event_new(base, o->fd, EV_READ, on_opened, o);

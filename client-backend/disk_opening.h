@@ -8,6 +8,6 @@
 
 /* Control thread. disk_source_open(); then call->done() from the loop of `base`, always. */
 void disk_opening_start(struct event_base *base, const struct fallowd_disk_config *c,
-	unsigned lanes, struct disks_opening *call);
+	unsigned lanes, uint64_t down_timeout_ns, struct disks_opening *call);
 
 #endif

@@ -84,7 +84,7 @@ static void op_source_open(void *ctx, const struct fallowd_disk_config *c, struc
 {
 	struct daemon *d = ctx;
 
-	disk_opening_start(d->base, c, d->lanes, o);
+	disk_opening_start(d->base, c, d->lanes, d->cfg.image_down_timeout_ns, o);
 }
 
 static void op_source_close(void *ctx, struct disk_source *s)

@@ -21,10 +21,13 @@ static void pool_owner_set(struct disk_source *s)
 }
 
 static int source_open(const struct fallowd_disk_config *c, unsigned lanes,
-	struct disk_source **out, char *err, size_t err_bytes)
+	uint64_t down_timeout_ns, struct disk_source **out, char *err, size_t err_bytes)
 {
-	struct image_options o = {
-		.where = c->image, .readonly = c->readonly, .direct = c->direct, .lanes = lanes};
+	struct image_options o = {.where = c->image,
+		.readonly = c->readonly,
+		.direct = c->direct,
+		.lanes = lanes,
+		.down_timeout_ns = down_timeout_ns};
 	struct disk_source *s = calloc(1, sizeof(*s));
 
 	if (!s) {
@@ -56,7 +59,8 @@ static int base_open(struct disk_source *s, const struct fallowd_disk_config *c,
 
 	snprintf(b.image, sizeof(b.image), "%s", c->base);
 	b.readonly = true;
-	int r = source_open(&b, lanes, &s->base, err, err_bytes);
+	/* A file: no server that could be gone. */
+	int r = source_open(&b, lanes, 0, &s->base, err, err_bytes);
 	if (!r && !s->base->identity.trusted) {
 		snprintf(err, err_bytes, "the base %.180s is no file", c->base);
 		r = -EINVAL;
@@ -66,10 +70,10 @@ static int base_open(struct disk_source *s, const struct fallowd_disk_config *c,
 			   s->base->identity.size_bytes, &s->own, err, err_bytes);
 }
 
-int disk_source_open(const struct fallowd_disk_config *c, unsigned lanes, struct disk_source **out,
-	char *err, size_t err_bytes)
+int disk_source_open(const struct fallowd_disk_config *c, unsigned lanes, uint64_t down_timeout_ns,
+	struct disk_source **out, char *err, size_t err_bytes)
 {
-	int r = source_open(c, lanes, out, err, err_bytes);
+	int r = source_open(c, lanes, down_timeout_ns, out, err, err_bytes);
 
 	if (!r && c->base[0]) {
 		r = base_open(*out, c, lanes, err, err_bytes);

@@ -22,10 +22,10 @@ struct disk_source {
 	uint64_t *own;
 };
 
-/* Any thread; blocks for up to 20 s. err gets one sentence on failure; the errors are those of
- * image_open(). */
-int disk_source_open(const struct fallowd_disk_config *c, unsigned lanes, struct disk_source **out,
-	char *err, size_t err_bytes);
+/* Any thread; blocks for up to 20 s. down_timeout_ns: as in image_options. err gets one sentence on
+ * failure; the errors are those of image_open(). */
+int disk_source_open(const struct fallowd_disk_config *c, unsigned lanes, uint64_t down_timeout_ns,
+	struct disk_source **out, char *err, size_t err_bytes);
 void disk_source_close(struct disk_source *s);
 
 /* The stamp of a pool, beside the arenas. */

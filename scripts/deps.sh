@@ -11,7 +11,8 @@ fuzz_packages="clang libclang-rt-14-dev"
 lab_packages="qemu-system-x86 busybox-static kmod cpio binutils util-linux iproute2 rdma-core ibverbs-providers perftest jq nbd-client"
 # What the bench over verbs measures Fallow against.
 peers_packages="fio nvme-cli nbdkit nbd-client python3-minimal redis-server redis-tools"
-guest_packages="qemu-system-x86 qemu-system-common busybox-static kmod cpio binutils util-linux e2fsprogs fio jq qemu-utils nbdkit"
+guest_packages="qemu-system-x86 qemu-system-common busybox-static kmod cpio binutils util-linux e2fsprogs fio jq qemu-utils nbdkit
+	libvirt-daemon libvirt-clients"
 
 wanted=$build_packages
 for group in "$@"; do

@@ -18,9 +18,16 @@ Usage: ./run guest COMMAND [ARGUMENT...]
                       a raw image or device as disk, throttled by QEMU to bytes and requests per second
     --program FILE    a static program for the guest's /bin
     --host            this machine's files read-only under /host, for `chroot /host PROGRAM`; costs page cache
-    --append WORDS    for the kernel's command line
+    --append WORDS    for the kernel's command line; fallow.root=ro (or rw) boots into the ext4 on /dev/vda, whose
+                      /sbin/init takes the commands (tests/guest/jobs.sh)
     --incoming DIR    takes over the guest of that FALLOW_GUEST_DIR, with the same other options, when that is told
                       to migrate to here
+  make [--program FILE]...
+                      make the files of a guest and start none: another program does, with the kernel `vmlinuz`, the first
+                      file system `initrd` and the words in `append` from FALLOW_GUEST_DIR, and three serial ports there:
+                      the file `console`, the pipe `jobs`, the file `answers`
+  attach PID          wait until that guest, whose QEMU has this process id, takes commands; all but plug, reset, migrate,
+                      hang, resume, qmp and tasks, which need QEMU's monitor, can be done with it
   exec CMD...         run a shell command in the guest; its output and its exit code (125: the guest died or was
                       reset; 124: it does not answer)
   start NAME CMD...   run a command in the background; output in the guest's /tmp/NAME.log, exit code in /tmp/NAME.code
@@ -86,6 +93,7 @@ make_initrd() { # FILE PROGRAM...
 	extra=$(mktemp -d)
 	mkdir "$extra/bin"
 	install -m 755 tests/guest/init.sh "$extra/init"
+	install -m 755 tests/guest/jobs.sh "$extra/bin/jobs"
 	[ $# -eq 0 ] || install -m 755 -s "$@" "$extra/bin/"
 	{
 		cat "$CACHE/initrd"
@@ -124,6 +132,14 @@ start_monitor() {
 	# shellcheck disable=SC2016
 	setsid bash -c 'exec cat "$1" >"$2"' drain "$GUEST/monitor.out" "$GUEST/monitor.log" </dev/null >/dev/null 2>&1 &
 	echo $! >"$GUEST/drain.pid"
+}
+
+# An empty directory for a guest, which ends with its owner.
+begin_guest() {
+	guest_down
+	(umask 077 && mkdir -p "$GUEST")
+	touch "$GUEST/guest"
+	[ -z "${FALLOW_GUEST_OWNER:-}" ] || watch_owner "$FALLOW_GUEST_OWNER" scripts/guest.sh down
 }
 
 start_qemu() { # MIB MAX_MIB CPUS APPEND ARGUMENT...
@@ -220,10 +236,7 @@ guest_up() {
 		shift
 	done
 	guest_check
-	guest_down
-	(umask 077 && mkdir -p "$GUEST")
-	touch "$GUEST/guest"
-	[ -z "${FALLOW_GUEST_OWNER:-}" ] || watch_owner "$FALLOW_GUEST_OWNER" scripts/guest.sh down
+	begin_guest
 	for option in ${disks[@]+"${disks[@]}"}; do
 		disk_arguments $n "$option"
 		extra+=("${DISK[@]}")
@@ -241,6 +254,29 @@ guest_up() {
 	guest_qmp '{"execute":"qmp_capabilities"}' >/dev/null
 	[ -z "$from" ] || { echo "guest: waits for the guest of $from" && return; }
 	echo "guest: up with $mib MiB ($ACCEL) after $((SECONDS - begin)) s"
+}
+
+guest_make() {
+	local programs=()
+	while [ $# -gt 0 ]; do
+		[ "$1" = --program ] && [ $# -gt 1 ] || die "guest: make takes --program FILE only, not '$1'"
+		programs+=("$2")
+		shift 2
+	done
+	guest_check
+	begin_guest
+	cp "$CACHE/vmlinuz" "$GUEST/vmlinuz"
+	make_initrd "$GUEST/initrd" ${programs[@]+"${programs[@]}"}
+	echo "$KERNEL_COMMAND_LINE" >"$GUEST/append"
+	mkfifo "$GUEST"/jobs.{in,out}
+	: >"$GUEST/answers"
+}
+
+guest_attach() { # PID
+	number "${1:-}" 1 4194304 "a process id"
+	is_ours "$1" || die "guest: process $1 has none of the files of $GUEST"
+	echo "$1" >"$GUEST/pid"
+	wait_until was_up 1
 }
 
 guest_down() {
@@ -359,7 +395,7 @@ guest_status() {
 command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
-up | exec | start | plug | reset | migrate | tasks | kill | qmp | status | check | down) "guest_$command" "$@" ;;
+up | make | attach | exec | start | plug | reset | migrate | tasks | kill | qmp | status | check | down) "guest_$command" "$@" ;;
 hang) guest_qmp '{"execute":"stop"}' >/dev/null ;;
 resume) guest_qmp '{"execute":"cont"}' >/dev/null ;;
 log) cat "$GUEST/console" ;;

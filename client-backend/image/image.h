@@ -10,8 +10,8 @@
 /*
  * An image is opened and closed by the control thread; its ios belong to lanes. An io ends with
  * exactly one done(), from image_lane_poll() or _kick() of its lane and never from inside submit.
- * There is no limit of time: a write that the kernel still has must not be taken for ended, or it
- * could land over a newer one.
+ * There is no limit of time, but for an NBD server that is gone (image_options.down_timeout_ns): a
+ * write that the kernel still has must not be taken for ended, or it could land over a newer one.
  */
 #define IMAGE_SECTOR_BYTES 512u
 #define IMAGE_IO_PAGES	   64u /* buffers of one io */
@@ -76,6 +76,7 @@ struct image_options {
 	bool readonly;
 	bool direct; /* bypass the page cache where the file system can */
 	unsigned lanes;
+	uint64_t down_timeout_ns; /* NBD: without a connection for this long its ios fail, -EIO */
 };
 
 /*

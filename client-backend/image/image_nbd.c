@@ -20,7 +20,6 @@
 #define DEPTH	      16u /* requests of one connection */
 #define BUFFER_BYTES  (IMAGE_IO_PAGES * 4096u)
 #define OPEN_LIMIT_NS 5000000000ull
-#define DOWN_LIMIT_NS 30000000000ull /* without a connection; requests fail then */
 #define RETRY_MS      500
 #define STEP_MS	      100 /* of a connection that is being made */
 #define ROUNDS	      64u
@@ -58,6 +57,7 @@ struct image_nbd {
 	struct image head; /* first */
 	char uri[256];
 	bool can_flush, can_trim, can_zero;
+	uint64_t down_timeout_ns; /* without a connection; requests fail then */
 	uint8_t *buffers;
 	unsigned lanes;
 	int want_fd; /* the connector is asked for something */
@@ -371,8 +371,10 @@ static unsigned link_check(struct nbd_link *k)
 	}
 	if (h)
 		nbd_close(h);
-	if (k->h || env_now_ns(&env_system) - k->down_ns < DOWN_LIMIT_NS)
+	if (k->h || !k->waiting || env_now_ns(&env_system) - k->down_ns < k->nbd->down_timeout_ns)
 		return 0;
+	log_warn_limited("image", "%s: no connection for %.3g s, requests fail", k->nbd->uri,
+		(double)k->nbd->down_timeout_ns / 1e9);
 	for (; k->waiting; done++) {
 		struct image_io *io = waiting_take(k);
 
@@ -550,6 +552,7 @@ static int image_make(const struct image_options *o, struct nbd_handle *h, struc
 	if (!n)
 		return -ENOMEM;
 	n->lanes = o->lanes;
+	n->down_timeout_ns = o->down_timeout_ns;
 	n->refs = 1;
 	n->head = (struct image){.ops = &nbd_ops,
 		.size_bytes = (uint64_t)nbd_get_size(h),

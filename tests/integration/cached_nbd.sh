@@ -1,4 +1,4 @@
-# Cached disks of images behind NBD servers: one that dies and comes back, and QEMU's with a qcow2.
+# Cached disks of images behind NBD servers: one that dies and comes back, one that is gone for too long, and QEMU's with a qcow2.
 NEEDS="nbdkit qemu-nbd qemu-img"
 . "$(dirname "$0")/disks.sh"
 
@@ -72,4 +72,24 @@ wait "${DONOR_PID[q]}" 2>/dev/null
 unset "DONOR_PID[q]"
 qemu-img convert -O raw "$T/q.qcow2" "$T/q.out" || fail "qemu-img"
 expect "the image holds what the guest wrote" cmp "$T/q.out" "$T/q.img.want"
+
+# A server that is gone for longer than requests wait: errors, as many as there are, and none once it is back.
+rm -rf "$T/run" "$T/state"
+backend_config 'disks: []' 'images: {down_timeout: 300ms}'
+backend_start
+nbdkit_start
+disk add gone --image "nbd+unix:///?socket=$T/kit.nbd" --readonly true >"$T/c.out" 2>&1 || fail "disk add: $(cat "$T/c.out")"
+donor_kill kit
+touch "$T/stop"
+timeout 120 "$BIN/test-guest-disk" "$T/disk-gone.sock" 2048 1 "$T/stop" "$T/kit.img" >"$T/guest.out" 2>"$T/guest.log" ||
+	fail "it waits for a server that is gone: $(cat "$T/guest.out" "$T/guest.log")"
+requests=$(sed -n 's/^requests=\([0-9]*\) .*/\1/p' "$T/guest.out")
+expect "every read fails: $(tail -n 1 "$T/guest.out")" grep -q "^requests=$requests errors=$requests wrong=0 reconnects=0$" "$T/guest.out"
+expect "they are counted" disk_is gone '.image_io.errors > 0'
+expect "the log says why" grep -q 'no connection for 0.3 s, requests fail' "$T/f.log.new"
+nbdkit_start
+reads_again() { (disk_read gone "$T/kit.img"); }
+wait_for "the disk reads again" reads_again
+backend_kill TERM
+expect "it ended well" [ "$BACKEND_CODE" = 0 ]
 passed

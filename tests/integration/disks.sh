@@ -1,4 +1,4 @@
-# What the tests of cached disks share beside lib.sh: disks of the daemon, and the guest without a machine on one of them.
+# What the tests of guests' disks share beside lib.sh: disks of the daemon, and the guest without a machine on one of them.
 # Sourced by a test; the programs in NEEDS must be there, else it is left out.
 for tool in ${NEEDS:-}; do
 	command -v "$tool" >/dev/null || {
@@ -15,9 +15,9 @@ has() { # TEXT: in what the last command said
 	grep -q -- "$1" "$T/c.out" || fail "it does not say \"$1\": $(cat "$T/c.out")"
 }
 
-guest_start() { # NAME PAGES IMAGE [nodiscard]
+guest_start() { # NAME PAGES [IMAGE [nodiscard]]
 	rm -f "$T/stop"
-	"$BIN/test-guest-disk" "$T/disk-$1.sock" "$2" "${SEED:-5}" "$T/stop" "$3" ${4:-} >"$T/guest.out" 2>"$T/guest.log" &
+	"$BIN/test-guest-disk" "$T/disk-$1.sock" "$2" "${SEED:-5}" "$T/stop" ${3:+"$3"} ${4:-} >"$T/guest.out" 2>"$T/guest.log" &
 	guest=$!
 	wait_for "the guest is connected" disk_is "$1" .guest.connected
 }

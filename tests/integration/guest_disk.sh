@@ -1,12 +1,5 @@
 # Guests' disks of the real daemon: added, served through kill -9, refused, removed; a guest without a machine uses one.
-. "$(dirname "$0")/lib.sh"
-
-# Changes find fallowd's socket by themselves when they are given an address.
-disk() { fallow disk "$@"; }
-disks_is() { [ "$("$BIN/fallow" --http "$T/f.http" disk ls --json | jq -r "$1")" = true ]; }
-has() { # TEXT: in what the last command said
-	grep -q -- "$1" "$T/c.out" || fail "it does not say \"$1\": $(cat "$T/c.out")"
-}
+. "$(dirname "$0")/disks.sh"
 
 donor_start 1
 donor_start 2
@@ -14,7 +7,7 @@ backend_config 'disks:' '  - {name: fixed, size: 4MiB, queues: 2}' \
 	'pools: {copies: 1}' 'remote: {max_lease: 4GiB, heartbeat: 200ms, suspect: 1s, dead: 3s, reconnect_max: 500ms}'
 backend_start
 wait_for "both donors are up" donors_up 2
-wait_for "the configured disk is served" disks_is '.disks[] | select(.name == "fixed") | .state == "serving"'
+wait_for "the configured disk is served" disk_is fixed '.state == "serving"'
 
 # Refused, and nothing stays.
 disk add odd 5000 >"$T/c.out" 2>&1 && fail "a disk of 5000 bytes"
@@ -27,39 +20,33 @@ disk rm fixed >"$T/c.out" 2>&1 && fail "a configured disk was removed"
 has 'configuration'
 
 # Pinned: over tcp, or with no RDMA device, its pages pass through buffers all the same.
-disk add vm1 24MiB --socket "$T/vm1.sock" --copies 1 --weight 50 --guest_memory pinned >"$T/c.out" 2>&1 || fail "disk add: $(cat "$T/c.out")"
+disk add vm1 24MiB --socket "$T/disk-vm1.sock" --copies 1 --weight 50 --guest_memory pinned >"$T/c.out" 2>&1 || fail "disk add: $(cat "$T/c.out")"
 has 'disk vm1: 24.0 MiB, of which 24.0 MiB reserved'
-expect "6144 pages are promised" disks_is '.disks[] | select(.name == "vm1") | .reserved_pages == 6144'
+expect "6144 pages are promised" disk_is vm1 '.reserved_pages == 6144'
 
-"$BIN/test-guest-disk" "$T/vm1.sock" 6144 "${SEED:-7}" "$T/stop" >"$T/guest.out" 2>"$T/guest.log" &
-guest=$!
-wait_for "the guest is connected" disks_is '.disks[] | select(.name == "vm1") | .guest.connected'
+guest_start vm1 6144
 disk rm vm1 >"$T/c.out" 2>&1 && fail "a disk in use was removed"
 has '--force'
-requests() { "$BIN/fallow" --http "$T/f.http" disk ls --json | jq '.disks[] | select(.name == "vm1") | .requests.reads + .requests.writes'; }
-more_than() { [ "$(requests)" -gt "$1" ]; }
 for round in 1 2 3; do
-	wait_for "the guest does something" more_than 5000
+	wait_for "the guest does something" more_than vm1 5000
 	backend_kill KILL
 	backend_start
 done
-wait_for "the guest does something" more_than 5000
+wait_for "the guest does something" more_than vm1 5000
 # An orderly restart, with the guest at work.
 backend_kill TERM
 expect "it ended well" [ "$BACKEND_CODE" = 0 ]
 backend_start
-wait_for "the guest does something" more_than 5000
+wait_for "the guest does something" more_than vm1 5000
 fallow top --count 2 --interval 0.5 >"$T/c.out" 2>&1 || fail "fallow top: $(cat "$T/c.out")"
 has '^vm1 .*pid'
 has '^disk:vm1 '
 disk ls >"$T/c.out" 2>&1 || fail "disk ls"
 has '^vm1 .*serving'
-touch "$T/stop"
-wait "$guest" || fail "the guest: $(cat "$T/guest.log")"
-grep -q ' errors=0 wrong=0 reconnects=4$' "$T/guest.out" || fail "the guest: $(cat "$T/guest.out" "$T/guest.log")"
-expect "some pages came from the donors" disks_is '.disks[] | select(.name == "vm1") | .pages.hits.remote > 0'
-expect "nothing was lost" disks_is '[.disks[].pages.lost] | add == 0'
-expect "nothing was wrong with the rings" disks_is '.disks[] | select(.name == "vm1") | ([.guest.violations[], .guest.ring_faults[], .requests.errors] | add) == 0'
+guest_end 4
+expect "some pages came from the donors" disk_is vm1 '.pages.hits.remote > 0'
+expect "nothing was lost" disk_is vm1 '.pages.lost == 0'
+expect "nothing was wrong with the rings" disk_is vm1 '([.guest.violations[], .guest.ring_faults[], .requests.errors] | add) == 0'
 
 printf 'GET /metrics HTTP/1.0\r\n\r\n' | socat -t 10 - "UNIX-CONNECT:$T/f.http,shut-none" >"$T/metrics"
 for m in 'fallow_guest_disk_requests_total{disk="vm1",op="write"}' 'fallow_guest_disk_reserved_pages{disk="vm1"} 6144' \
@@ -71,23 +58,23 @@ done
 backend_kill TERM
 sed -i 's/size: 4MiB, queues/size: 8MiB, queues/' "$T/f.yaml"
 backend_start
-wait_for "the other disk is served" disks_is '.disks[] | select(.name == "vm1") | .state == "serving"'
-expect "the changed one is not" disks_is '.disks[] | select(.name == "fixed") | .state == "failed"'
+wait_for "the other disk is served" disk_is vm1 '.state == "serving"'
+expect "the changed one is not" disk_is fixed '.state == "failed"'
 disk ls >"$T/c.out"
 has 'fixed: the configuration says 8MiB, but it was made with 4MiB'
 disk rm fixed >"$T/c.out" 2>&1 || fail "disk rm: $(cat "$T/c.out")"
 kill -HUP "$BACKEND_PID"
-wait_for "it was made anew" disks_is '.disks[] | select(.name == "fixed") | .state == "serving" and .reserved_pages == 2048'
+wait_for "it was made anew" disk_is fixed '.state == "serving" and .reserved_pages == 2048'
 
 disk rm vm1 >"$T/c.out" 2>&1 || fail "disk rm: $(cat "$T/c.out")"
-expect "its socket is gone" [ ! -e "$T/vm1.sock" ]
+expect "its socket is gone" [ ! -e "$T/disk-vm1.sock" ]
 expect "its pool is gone" json_is pools '[.pools[] | select(.owner == "disk:vm1")] | length == 0'
 expect "its map is gone" [ "$(ls "$T/run" | grep -c lost)" = 1 ]
 # There is room for another one now.
 disk add vm2 24MiB >"$T/c.out" 2>&1 || fail "disk add: $(cat "$T/c.out")"
 backend_kill TERM
 backend_start
-wait_for "it is served after a restart" disks_is '.disks[] | select(.name == "vm2") | .state == "serving"'
+wait_for "it is served after a restart" disk_is vm2 '.state == "serving"'
 # More than there is: refused with figures, and nothing of it stays.
 disk add huge 1TiB >"$T/c.out" 2>&1 && fail "a disk of 1 TiB was promised"
 has 'disk huge: 1024.00 GiB cannot be promised'
