@@ -121,13 +121,12 @@ struct engine_io {
  * returns. */
 struct engine_ops {
 	/* Starts a transfer. 0: done() will be called exactly once, later, within a bounded time.
-	 * Negative errno (-EAGAIN queue full, -ENOTCONN donor unreachable now): done() will not be.
-	 */
+	 * Negative errno: done() will not be; -EAGAIN queue full, -ENOTCONN donor unreachable now,
+	 * -EOPNOTSUPP this donor cannot be read into io->memory. */
 	int (*io_read)(void *ctx, struct engine_io *io);
 	int (*io_write)(void *ctx, struct engine_io *io);
-	/* Besides, for a read with io->memory: -EOPNOTSUPP this donor is not read that way. NULL
-	 * or: ends such a read soon, though it cost the donor's connection; done() is called as
-	 * ever, and from then on nothing writes into buf. */
+	/* Ends a read with io->memory soon, though it cost the donor's connection; done() is called
+	 * as ever, and from then on nothing writes into buf. NULL where no such read is started. */
 	void (*io_abandon)(void *ctx, struct engine_io *io);
 	/* Posts what was started since the last kick. */
 	void (*io_kick)(void *ctx);

@@ -44,8 +44,8 @@ struct image_lane;
 struct disk_store {
 	/*
 	 * lane. Starts the next pages of a part, at most about `budget`; returns how many. Where
-	 * it stopped for want of room of its own, *full is the queue that the part waits in, which
-	 * disk_lane_resume() empties when there is room again.
+	 * it stopped for want of room of its own, *full is the queue that the part waits in, one
+	 * for each urgency, which disk_lane_resume() empties when there is room again.
 	 */
 	unsigned (*run)(struct disk_lane *l, struct disk_part *p, unsigned budget,
 		struct disk_queue **full);
