@@ -52,7 +52,7 @@ void rig_wait_stat(struct transport_server *s, size_t offset, uint64_t n);
 #define RIG_WAIT_STAT(s, name, n) rig_wait_stat(s, offsetof(struct transport_server_stats, name), n)
 uint64_t rig_stat(struct transport_server *s, size_t offset);
 #define RIG_STAT(s, name) rig_stat(s, offsetof(struct transport_server_stats, name))
-/* A plain connected socket to the port. */
+/* A plain connected socket to the port; it waits RIG_LIMIT_MS at most. */
 int rig_socket(uint16_t port);
 
 #endif

@@ -333,37 +333,89 @@ static void test_unexport_half_received_write(void **state)
 	world_down(&w);
 }
 
+#define HELD (64u << 20) /* bytes; far more than reader_socket() and its peer's buffer hold */
+
+/* A session whose client reads nothing unless the test does. */
+static int reader_socket(struct world *w)
+{
+	int fd = rig_socket(w->port), bytes = 1 << 16;
+	struct transport_hello h = {
+		.token = {TOKEN_A[0], TOKEN_A[1]}, .instance = 3, .sequence = 1, .live_mask = 1};
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes), 0);
+	assert_int_equal(raw_hello(fd, &h), TCP_STATUS_OK);
+	return fd;
+}
+
+static void raw_read(int fd, uint64_t cookie, const struct rig_region *r)
+{
+	uint8_t q[TCP_REQUEST_BYTES];
+	tcp_request_encode(q, &(struct tcp_request){.opcode = TCP_READ,
+				      .len = (uint32_t)r->len,
+				      .cookie = cookie,
+				      .key = r->export.tcp_key});
+	assert_int_equal(send(fd, q, sizeof q, 0), sizeof q);
+}
+
+static void raw_answer(int fd, uint64_t cookie, enum tcp_status status, uint32_t len)
+{
+	uint8_t a[TCP_RESPONSE_BYTES];
+	struct tcp_response r;
+	assert_int_equal(recv(fd, a, sizeof a, MSG_WAITALL), sizeof a);
+	assert_true(tcp_response_decode(a, &r));
+	assert_int_equal(r.cookie, cookie);
+	assert_int_equal(r.status, status);
+	assert_int_equal(r.len, len);
+}
+
 static void test_unexport_half_sent_read(void **state)
 {
 	struct world w;
-	uint8_t q[TCP_REQUEST_BYTES], byte;
-	world_up(&w, 8, NULL);
-	struct transport_hello h = {
-		.token = {TOKEN_A[0], TOKEN_A[1]}, .instance = 3, .sequence = 1, .live_mask = 1};
-	int fd = rig_socket(w.port);
-	assert_int_equal(raw_hello(fd, &h), TCP_STATUS_OK);
-	tcp_request_encode(q, &(struct tcp_request){.opcode = TCP_READ,
-				      .len = 4u << 20,
-				      .cookie = 5,
-				      .key = w.a.export.tcp_key});
-	for (unsigned i = 0; i < 16; i++) /* more than the sockets hold */
-		assert_int_equal(send(fd, q, sizeof q, 0), sizeof q);
-	assert_int_equal(recv(fd, &byte, 1, MSG_WAITALL), 1);
-	transport_server_unexport(w.s, w.a.export.region);
-	memset(w.a.base, 0xff, w.a.len);
+	struct rig_region big;
 	uint8_t buf[65536];
 	size_t got = 0;
 	ssize_t n;
-	bool same = true;
+	world_up(&w, 8, NULL);
+	rig_export(w.s, 1, HELD, &big);
+	int fd = reader_socket(&w);
+	raw_read(fd, 5, &big);
+	assert_int_equal(recv(fd, buf, 1, MSG_WAITALL), 1);
+	transport_server_unexport(w.s, big.export.region);
+	memset(big.base, 0xff, big.len);
 	while ((n = recv(fd, buf, sizeof buf, 0)) > 0) {
-		for (ssize_t i = 0; i < n; i++)
-			same &= buf[i] != 0xff;
+		assert_null(memchr(buf, 0xff, (size_t)n));
 		got += (size_t)n;
 	}
-	assert_true(same);
-	assert_true(got < (64u << 20));
+	assert_true(n == 0 || errno == ECONNRESET);
+	assert_true(got < HELD);
 	RIG_WAIT_STAT(w.s, closed_revoked, 1);
 	close(fd);
+	munmap(big.base, big.len);
+	world_down(&w);
+}
+
+/* What has not begun to go out is refused, and the connection lives. */
+static void test_unexport_before_answer(void **state)
+{
+	struct world w;
+	struct rig_region big;
+	uint8_t buf[65536];
+	world_up(&w, 8, NULL);
+	rig_export(w.s, 1, HELD, &big);
+	int fd = reader_socket(&w);
+	raw_read(fd, 5, &big);
+	for (uint64_t i = 6; i < 10; i++)
+		raw_read(fd, i, &w.a);
+	raw_answer(fd, 5, TCP_STATUS_OK, HELD);
+	transport_server_unexport(w.s, w.a.export.region);
+	for (size_t got = 0; got < HELD; got += sizeof buf)
+		assert_int_equal(recv(fd, buf, sizeof buf, MSG_WAITALL), sizeof buf);
+	for (uint64_t i = 6; i < 10; i++)
+		raw_answer(fd, i, TCP_STATUS_NO_REGION, 0);
+	raw_read(fd, 10, &big);
+	raw_answer(fd, 10, TCP_STATUS_OK, HELD);
+	assert_int_equal(RIG_STAT(w.s, closed_revoked), 0);
+	close(fd);
+	munmap(big.base, big.len);
 	world_down(&w);
 }
 
@@ -559,6 +611,7 @@ int main(void)
 		cmocka_unit_test(test_session_removed),
 		cmocka_unit_test(test_unexport_half_received_write),
 		cmocka_unit_test(test_unexport_half_sent_read),
+		cmocka_unit_test(test_unexport_before_answer),
 		cmocka_unit_test(test_time_limits),
 		cmocka_unit_test(test_slow_reader_harms_nobody),
 		cmocka_unit_test(test_garbage),
