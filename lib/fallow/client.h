@@ -71,7 +71,7 @@ struct client_poll {
 };
 
 /* request.c */
-/* A short pause, then true: look again. False: sleep. */
+/* True: look again. False: sleep. */
 bool client_poll_again(const struct fallow *f, struct client_poll *p);
 
 /* session.c */

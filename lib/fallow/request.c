@@ -26,19 +26,24 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+/*
+ * Whoever asked for polling has a processor for it, and does not PAUSE: in a virtual machine that
+ * leaves the guest (pause-loop exiting; under emulation each one takes a lock that the devices
+ * need), and the answer that is waited for came later by a tenth.
+ */
 bool client_poll_again(const struct fallow *f, struct client_poll *p)
 {
 	uint32_t poll_us = atomic_load_explicit(&f->poll_us, memory_order_relaxed);
-	if (p->rounds++ >= f->spin) {
-		if (!poll_us)
-			return false;
-		if (!p->until_ns)
-			p->until_ns = now_ns() + poll_us * 1000ull;
-		else if (p->rounds % CLOCK_ROUNDS == 0 && now_ns() >= p->until_ns)
-			return false;
+	if (!poll_us) {
+		cpu_pause();
+		return p->rounds++ < f->spin;
 	}
-	cpu_pause();
-	return true;
+	if (p->rounds++ % CLOCK_ROUNDS)
+		return true;
+	uint64_t now = now_ns();
+	if (!p->until_ns)
+		p->until_ns = now + poll_us * 1000ull;
+	return now < p->until_ns;
 }
 
 static void futex_wait_ms(_Atomic uint32_t *word, uint32_t value, unsigned ms)
