@@ -13,9 +13,11 @@
 
 #include "client-backend/daemon.h"
 #include "client-backend/donors.h"
+#include "client-backend/predecessor.h"
 #include "lib/core/log.h"
 
-#define STOP_LIMIT_S 20
+#define STOP_LIMIT_S	     20
+#define PREDECESSOR_LIMIT_MS 60000 /* a killed process gives tens of GiB back meanwhile */
 
 /* ---- waiting for something on the event loop, for a bounded time ---- */
 
@@ -87,6 +89,16 @@ static int identity_start(struct daemon *d)
 	if (!d->cfg.name[0] && gethostname(d->cfg.name, sizeof(d->cfg.name) - 1) < 0)
 		snprintf(d->cfg.name, sizeof(d->cfg.name), "fallowd");
 	int r = identity_load(d->cfg.state_dir, &d->identity, err, sizeof(err));
+	if (r < 0)
+		log_error("main", "%s", err);
+	return r;
+}
+
+static int predecessor_start(struct daemon *d)
+{
+	char err[512];
+	int r = predecessor_wait(d->cfg.state_dir, PREDECESSOR_LIMIT_MS, err, sizeof(err));
+
 	if (r < 0)
 		log_error("main", "%s", err);
 	return r;
@@ -520,6 +532,7 @@ static const struct step {
 	/* The accounts' quotas outlive the engines: their step is undone by accounts_stop after the
 	   run. */
 	{"store", store_open, store_close},
+	{"predecessor", predecessor_start, NULL},
 	{"accounts", accounts_start, NULL},
 	{"pools", pools_start, pools_stop},
 	{"reserves", reserves_make, reserves_drop},
