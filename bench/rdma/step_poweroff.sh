@@ -55,5 +55,6 @@ sample poweroff "$(grep '^{' <<<"$log" | jq -cs --argjson off "$off" --argjson h
 		{known: $known.at_ms, whole: $whole.at_ms, bytes: ($whole.written_bytes - $known.written_bytes)}')" \
 	'{longest_get_ms: (map(.max_us) | max / 1000), gets: (map(.samples) | add), held_mib: $held, segments_lost: $segments,
 	known_after_s: (($watch.known - $off) / 1000), two_holders_after_s: (($watch.whole - $off) / 1000),
-	repaired_mib: ($watch.bytes / 1048576), repair_mib_s: ($watch.bytes / 1048576 / (($watch.whole - $watch.known) / 1000))}')"
+	repaired_mib: ($watch.bytes / 1048576), repair_mib_s: ($watch.bytes / 1048576 / (($watch.whole - $watch.known) / 1000))}
+	| .repair_moved_mib_s = 2 * .repair_mib_s')"
 say "$(tail -n 1 "$SAMPLES")"
