@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -111,7 +112,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	base = event_base_new();
 	for (unsigned i = 0; i < LANES; i++) {
 		engine[i] = fake_engine_new(i + 1, 3, 64);
-		MUST(socket_lane_new(i, LANES, 4, engine[i], &env_system, &lane[i]) == 0);
+		MUST(socket_lane_new(i, LANES, 4, engine[i], &env_system,
+			     epoll_create1(EPOLL_CLOEXEC), &lane[i]) == 0);
 	}
 	MUST(pools_new(&pc, &pools_ops, NULL, &pools) == 0);
 	MUST(socket_server_new(&sc, base, &env_system, pools, &server_ops, NULL, &server, err,

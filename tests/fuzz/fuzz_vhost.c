@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -73,7 +74,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	log_set_level(LOG_LEVEL_ERROR, 0);
 	base = event_base_new();
 	for (unsigned i = 0; i < LANES; i++)
-		MUST(vhost_lane_new(i, &lane_ops, NULL, &lane[i]) == 0);
+		MUST(vhost_lane_new(i, &lane_ops, NULL, epoll_create1(EPOLL_CLOEXEC), &lane[i]) ==
+			0);
 	ramdisk_init(&disk, LANES, RINGS);
 	disk.defer = true;
 	MUST(vhost_server_new(&cfg, base, &env_system, &ramdisk_ops, &disk, &server_ops, NULL,
