@@ -395,7 +395,7 @@ int main(void)
 	char dir[] = "/tmp/fallow-bench-XXXXXX", path[64];
 	pthread_t control, worker;
 	struct fallow *f;
-	struct fallow_pool *p;
+	struct fallow_pool *p = NULL;
 	struct fallow_pool_opts o = {.size = sizeof(o), .flags = FALLOW_POOL_PERSISTENT};
 	struct engine_pool_desc direct = {.id = 1, .flags = ENGINE_POOL_PERSISTENT, .copies = 1};
 	log_set_level(LOG_LEVEL_ERROR, 0);
