@@ -12,6 +12,7 @@
 #include "client-backend/frontend/socket_session.h"
 #include "lib/core/log.h"
 #include "tests/fuzz/input.h"
+#include "tests/must.h"
 #include "tests/unit/frontend/fake_engine.h"
 
 #define LANES 2u
@@ -25,12 +26,6 @@ static struct engine *engine[LANES];
 static struct socket_lane *lane[LANES];
 static struct pools *pools;
 static struct socket_server *server;
-
-#define MUST(x)                                                                                    \
-	do {                                                                                       \
-		if (!(x))                                                                          \
-			abort();                                                                   \
-	} while (0)
 
 static int client_identity(
 	void *ctx, const struct ucred *peer, char identity[ENGINE_NAME_BYTES], unsigned *account)

@@ -13,6 +13,7 @@
 #include "client-backend/frontend/vhost_session.h"
 #include "lib/core/log.h"
 #include "tests/fuzz/input.h"
+#include "tests/must.h"
 #include "tests/unit/vhost/guest.h"
 #include "tests/unit/vhost/ramdisk.h"
 
@@ -29,12 +30,6 @@ static struct vhost_server *server;
 static struct ramdisk disk;
 static struct guest guest;
 static int event_fd, pipe_fd[2], log_fd;
-
-#define MUST(x)                                                                                    \
-	do {                                                                                       \
-		if (!(x))                                                                          \
-			abort();                                                                   \
-	} while (0)
 
 static void detached(void *ctx, struct vhost_queue *q, void *token)
 {

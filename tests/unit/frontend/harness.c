@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/must.h"
 #include "tests/unit/frontend/fake_engine.h"
 
 enum work_kind { WORK_ATTACH, WORK_DETACH, WORK_POOL_ADD, WORK_POOL_DESTROY, WORK_POOL_PAGES };
@@ -79,14 +80,6 @@ struct harness {
 };
 
 /* Unlike assert(), also in release builds. */
-#define MUST(x)                                                                                    \
-	do {                                                                                       \
-		if (!(x)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                    \
-			abort();                                                                   \
-		}                                                                                  \
-	} while (0)
-
 static void pause_ms(long ms)
 {
 	struct timespec ts = {.tv_nsec = ms * 1000000};

@@ -11,13 +11,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#define MUST(x)                                                                                    \
-	do {                                                                                       \
-		if (!(x)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                    \
-			abort();                                                                   \
-		}                                                                                  \
-	} while (0)
+#include "tests/must.h"
+
 #define IDLE_ROUNDS 64u
 
 enum message_type { ATTACH, UPDATE, DETACH, STOP };
