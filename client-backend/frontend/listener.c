@@ -20,16 +20,6 @@
 
 /* ---- opening ---- */
 
-static int path_address(const char *path, struct sockaddr_un *sa)
-{
-	memset(sa, 0, sizeof(*sa));
-	sa->sun_family = AF_UNIX;
-	if (!path[0] || strlen(path) >= sizeof(sa->sun_path))
-		return -ENAMETOOLONG;
-	strcpy(sa->sun_path, path);
-	return 0;
-}
-
 /* Removes a socket file that nobody listens on any more. */
 static int stale_remove(const char *path, const struct sockaddr_un *sa)
 {
@@ -50,10 +40,11 @@ static int stale_remove(const char *path, const struct sockaddr_un *sa)
 
 static int unix_open(const char *path, mode_t mode)
 {
-	struct sockaddr_un sa;
-	int err = path_address(path, &sa);
-	if (!err)
-		err = stale_remove(path, &sa);
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	if (!path[0] || strlen(path) >= sizeof(sa.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(sa.sun_path, path, strlen(path));
+	int err = stale_remove(path, &sa);
 	if (err)
 		return err;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
