@@ -23,6 +23,7 @@
 static struct engine_quota quota = {0, UINT64_MAX};
 static struct engine *engine;
 static struct socket_lane *lane;
+static int epoll_fd;
 static struct event_base *base;
 static struct pools *pools;
 static struct socket_server *server;
@@ -77,9 +78,7 @@ static const struct engine_ops engine_ops = {.io_read = no_io,
 
 static void *lane_main(void *arg)
 {
-	int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	struct epoll_event ev = {.events = EPOLLIN};
-	epoll_ctl(epoll_fd, EPOLL_CTL_ADD, socket_lane_event_fd(lane), &ev);
+	struct epoll_event ev;
 	while (!atomic_load(&lane_end)) {
 		struct job *j = atomic_load_explicit(&job, memory_order_acquire);
 		if (j) {
@@ -92,7 +91,6 @@ static void *lane_main(void *arg)
 			socket_lane_wake(lane);
 		}
 	}
-	close(epoll_fd);
 	return NULL;
 }
 
@@ -226,8 +224,9 @@ static void backend_open(const char *path)
 	if (rc)
 		die(err, rc);
 	rc = engine_account_set(engine, 0, &account);
+	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (!rc)
-		rc = socket_lane_new(0, 1, 4, engine, &env_system, &lane);
+		rc = socket_lane_new(0, 1, 4, engine, &env_system, epoll_fd, &lane);
 	base = event_base_new();
 	if (!rc)
 		rc = pools_new(&pc, &pools_ops, NULL, &pools);
@@ -396,7 +395,7 @@ int main(void)
 	char dir[] = "/tmp/fallow-bench-XXXXXX", path[64];
 	pthread_t control, worker;
 	struct fallow *f;
-	struct fallow_pool *p;
+	struct fallow_pool *p = NULL;
 	struct fallow_pool_opts o = {.size = sizeof(o), .flags = FALLOW_POOL_PERSISTENT};
 	struct engine_pool_desc direct = {.id = 1, .flags = ENGINE_POOL_PERSISTENT, .copies = 1};
 	log_set_level(LOG_LEVEL_ERROR, 0);

@@ -64,39 +64,22 @@ static int epoll_add(struct lane *l, int fd)
 	return epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
 }
 
+/* The front ends and the disks enter theirs by themselves. */
 static int events_open(struct lane *l, char *err, size_t err_bytes)
 {
 	int r = ring_init(&l->inbox, INBOX_MESSAGES, sizeof(struct lane_msg));
 
-	if (r < 0)
-		goto err_text;
-	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (l->epoll_fd < 0) {
-		r = -errno;
-		goto err_ring;
-	}
-	r = epoll_add(l, ring_fd(&l->inbox));
 	if (!r)
-		r = epoll_add(l, socket_lane_event_fd(l->sockets));
-	if (!r)
-		r = epoll_add(l, vhost_lane_event_fd(l->guests));
+		r = epoll_add(l, ring_fd(&l->inbox));
 	if (!r)
 		r = epoll_add(l, nbd_lane_event_fd(l->nbd));
-	if (!r)
-		r = epoll_add(l, disk_lane_event_fd(l->disks));
 	for (unsigned i = 0; !r && i < LANE_TRANSPORTS; i++)
 		if (l->transport[i].t)
 			r = epoll_add(l, l->transport[i].ops->event_fd(l->transport[i].t));
 	if (!r && l->disk)
 		r = epoll_add(l, tier_disk_event_fd(l->disk));
-	if (!r)
-		return 0;
-	close(l->epoll_fd);
-	l->epoll_fd = -1;
-err_ring:
-	ring_fini(&l->inbox);
-err_text:
-	snprintf(err, err_bytes, "cannot set up the events of a lane: %s", strerror(-r));
+	if (r < 0)
+		snprintf(err, err_bytes, "cannot set up the events of a lane: %s", strerror(-r));
 	return r;
 }
 
@@ -127,7 +110,7 @@ int lane_open(const struct lane_config *cfg, struct ring *replies, struct lane *
 	l->cfg = *cfg;
 	l->env = env_system;
 	l->replies = replies;
-	l->epoll_fd = -1;
+	l->epoll_fd = l->inbox.event_fd = -1;
 	l->backlog_end = &l->backlog;
 	l->publish_ns = 0;
 	int r = engine_open(cfg->arena_path, &cfg->engine, &l->env, &lane_engine_ops, l, &l->engine,
@@ -136,17 +119,18 @@ int lane_open(const struct lane_config *cfg, struct ring *replies, struct lane *
 		goto err_out;
 	struct tier_remote_config rc = {
 		.io_timeout_ns = cfg->io_timeout_ns, .broken = lane_link_broken, .ctx = l};
-	r = tier_remote_new(&rc, &l->env, &l->remote);
+	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	r = l->epoll_fd < 0 ? -errno : tier_remote_new(&rc, &l->env, &l->remote);
 	if (!r)
-		r = socket_lane_new(
-			cfg->lane, cfg->lanes, cfg->max_sessions, l->engine, &l->env, &l->sockets);
+		r = socket_lane_new(cfg->lane, cfg->lanes, cfg->max_sessions, l->engine, &l->env,
+			l->epoll_fd, &l->sockets);
 	if (!r)
-		r = vhost_lane_new(cfg->lane, &lane_vhost_ops, l, &l->guests);
+		r = vhost_lane_new(cfg->lane, &lane_vhost_ops, l, l->epoll_fd, &l->guests);
 	if (!r)
 		r = nbd_lane_new(cfg->lane, &lane_nbd_ops, l, &l->nbd);
 	if (!r)
-		r = disk_lane_new(
-			cfg->lane, cfg->lanes, l->engine, &l->env, cfg->bounce_path, &l->disks);
+		r = disk_lane_new(cfg->lane, cfg->lanes, l->engine, &l->env, cfg->bounce_path,
+			l->epoll_fd, &l->disks);
 	if (r < 0) {
 		snprintf(err, err_bytes, "cannot make a lane: %s", strerror(-r));
 		goto err_out;
@@ -169,10 +153,7 @@ void lane_close(struct lane *l)
 {
 	if (!l)
 		return;
-	if (l->epoll_fd >= 0) {
-		close(l->epoll_fd);
-		ring_fini(&l->inbox);
-	}
+	ring_fini(&l->inbox);
 	while (l->backlog) {
 		struct lane_backlog *b = l->backlog;
 		l->backlog = b->next;
@@ -193,6 +174,8 @@ void lane_close(struct lane *l)
 			l->transport[i].ops->close(l->transport[i].t);
 	if (l->engine)
 		engine_close(l->engine);
+	if (l->epoll_fd >= 0)
+		close(l->epoll_fd);
 	free(l);
 }
 

@@ -673,10 +673,17 @@ bool direct_keeps_slot(struct engine *e, uint32_t region, uint32_t slot);
 
 /* ---- move.c ---- */
 void move_init(struct engine *e, uint8_t *staging);
-void move_tick(struct engine *e, uint64_t now, uint64_t *wake);
-bool move_work(struct engine *e, unsigned records);
+/* False: no move is idle. */
+bool move_start(struct engine *e, enum move_kind kind, uint32_t row);
 /* Copies an ephemeral segment to this slot, which was taken for it; false: no move is idle. */
 bool move_ephemeral(struct engine *e, uint32_t row, uint64_t holder);
+/* Writes on up to `records` records of each segment that is being cleaned; true: there are more. */
+bool move_work(struct engine *e, unsigned records);
+/* The cleaner's stream that a segment's live records belong to. */
+struct stream move_cold_stream(const struct seg_row *s);
+
+/* ---- move_choose.c ---- */
+void move_tick(struct engine *e, uint64_t now, uint64_t *wake);
 /* Persistent segments wait to be copied. */
 bool move_spill_waits(const struct engine *e);
 /* Local slots that should be free or have copies. */

@@ -150,7 +150,6 @@ struct disk_lane {
 	const struct env *env;
 	struct disk_lane *peer[BLK_MAX_LANES];
 	struct ring parts, dones;
-	int epoll_fd;
 	struct image_lane *images;
 	struct disk_lane_stats stats;
 

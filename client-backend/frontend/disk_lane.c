@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "client-backend/frontend/disk_impl.h"
 
@@ -42,21 +41,18 @@ static struct blk_range **next_of(struct blk_range *g)
 
 /* ---- life ---- */
 
-static int rings_init(struct disk_lane *l)
+static int rings_init(struct disk_lane *l, int epoll_fd)
 {
 	uint32_t n = l->lanes * (DISK_LANE_CREDITS + DISK_SUB_CREDITS);
 	struct epoll_event ev = {.events = EPOLLIN};
 
-	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (l->epoll_fd < 0)
-		return -errno;
 	int r = ring_init(&l->parts, n, sizeof(struct disk_part_msg));
 	if (!r)
 		r = ring_init(&l->dones, n, sizeof(struct disk_done_msg));
 	if (!r)
-		r = image_lane_new(l->lane, l->epoll_fd, &l->images);
-	if (!r && (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, ring_fd(&l->parts), &ev) < 0 ||
-			  epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, ring_fd(&l->dones), &ev) < 0))
+		r = image_lane_new(l->lane, epoll_fd, &l->images);
+	if (!r && (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, ring_fd(&l->parts), &ev) < 0 ||
+			  epoll_ctl(epoll_fd, EPOLL_CTL_ADD, ring_fd(&l->dones), &ev) < 0))
 		r = -errno;
 	return r;
 }
@@ -79,7 +75,7 @@ static void slot_init(struct disk_lane *l, unsigned i)
 }
 
 int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const struct env *env,
-	const char *bounce_path, struct disk_lane **out)
+	const char *bounce_path, int epoll_fd, struct disk_lane **out)
 {
 	if (lanes < 1 || lanes > BLK_MAX_LANES || lane >= lanes)
 		return -EINVAL;
@@ -91,11 +87,11 @@ int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const st
 	l->lanes = lanes;
 	l->engine = engine;
 	l->env = env;
-	l->parts.event_fd = l->dones.event_fd = l->epoll_fd = -1;
+	l->parts.event_fd = l->dones.event_fd = -1;
 	for (unsigned u = 0; u < DISK_URGENCIES; u++)
 		l->pending_end[u] = &l->pending[u];
 	l->part = calloc(parts, sizeof(*l->part));
-	int r = l->part ? rings_init(l) : -ENOMEM;
+	int r = l->part ? rings_init(l, epoll_fd) : -ENOMEM;
 	if (!r)
 		r = disk_file_map(bounce_path, DISK_BOUNCE_BYTES, &l->bounce);
 	if (r < 0) {
@@ -129,8 +125,6 @@ void disk_lane_delete(struct disk_lane *l)
 	image_lane_delete(l->images);
 	ring_fini(&l->parts);
 	ring_fini(&l->dones);
-	if (l->epoll_fd >= 0)
-		close(l->epoll_fd);
 	free(l->part);
 	if (l->bounce)
 		munmap(l->bounce, DISK_BOUNCE_BYTES);
@@ -145,11 +139,6 @@ const struct disk_lane_stats *disk_lane_stats(const struct disk_lane *l)
 struct image_lane *disk_lane_images(const struct disk_lane *l)
 {
 	return l->images;
-}
-
-int disk_lane_event_fd(const struct disk_lane *l)
-{
-	return l->epoll_fd;
 }
 
 /* ---- the queue's lane ---- */

@@ -24,7 +24,7 @@
  * The lane's loop, as for socket_lane:
  *	n = disk_lane_poll(l);                   -- as long as something is there
  *	if (disk_lane_prepare_sleep(l)) {        -- false: something came, poll again
- *		epoll_wait(... disk_lane_event_fd(l) ...);
+ *		epoll_wait(epoll_fd ...);                -- what others send is in it
  *		disk_lane_wake(l);
  *	}
  */
@@ -64,11 +64,11 @@ struct disk_lane_stats {
 /*
  * Control thread. The engine outlives it. bounce_path: the file of the bounce pages, beside the
  * arena and made when missing: a page that is being put when the process is killed is there; NULL:
- * anonymous memory. -EINVAL, also when the file is of another length; -ENOMEM; -EMFILE; errno of
- * the file.
+ * anonymous memory. epoll_fd: the lane's, gets what it is to wait for; outlives it. -EINVAL, also
+ * when the file is of another length; -ENOMEM; -EMFILE; errno of the file.
  */
 int disk_lane_new(unsigned lane, unsigned lanes, struct engine *engine, const struct env *env,
-	const char *bounce_path, struct disk_lane **out);
+	const char *bounce_path, int epoll_fd, struct disk_lane **out);
 /* Control thread, once all lanes' are there and before any runs: peer[lanes], copied. */
 void disk_lane_peers_set(struct disk_lane *l, struct disk_lane *const peer[]);
 /* No disk has anything under way. */
@@ -81,8 +81,6 @@ unsigned disk_lane_poll(struct disk_lane *l);
 /* lane. False: there is work already. */
 bool disk_lane_prepare_sleep(struct disk_lane *l);
 void disk_lane_wake(struct disk_lane *l);
-/* Readable when another lane sent something since disk_lane_prepare_sleep(). */
-int disk_lane_event_fd(const struct disk_lane *l);
 
 /* Any thread. */
 struct image_lane *disk_lane_images(const struct disk_lane *l);

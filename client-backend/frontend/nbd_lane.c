@@ -24,7 +24,7 @@ struct nbd_lane {
 	unsigned lane;
 	const struct nbd_lane_ops *ops;
 	void *ctx;
-	int epoll_fd;
+	int epoll_fd; /* its own: asked once per round, while the lane is awake, too */
 	unsigned count;
 	struct nbd_lane_stats stats;
 	struct nbd_conn *conn[NBD_LANE_MAX_CONNS];

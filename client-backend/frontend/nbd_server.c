@@ -2,7 +2,6 @@
  */
 #include "client-backend/frontend/nbd_server.h"
 
-#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
 #include <event2/event.h>
@@ -15,13 +14,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "client-backend/frontend/unix_listen.h"
+#include "client-backend/frontend/listener.h"
 #include "lib/core/log.h"
 
-#define ACCEPT_PAUSE_MS 100    /* after accept() failed for want of descriptors */
-#define TURN		64u    /* options of one connection before the others' turn */
-#define TCP_SILENT_MS	30000u /* a peer that acknowledges nothing for so long is gone */
-#define TCP_PROBE_S	10
+#define TURN	      64u    /* options of one connection before the others' turn */
+#define TCP_SILENT_MS 30000u /* a peer that acknowledges nothing for so long is gone */
+#define TCP_PROBE_S   10
 
 enum session_phase { SESSION_HELLO, SESSION_ATTACHING, SESSION_SERVED, SESSION_ENDING };
 
@@ -40,15 +38,9 @@ struct session {
 	struct nbd_hello hello;
 };
 
-struct listener {
-	struct nbd_server *server;
-	int fd;
-	struct event *event;
-};
-
 struct nbd_server {
 	struct nbd_server_config cfg;
-	char name[64], path[108];
+	char name[64];
 	struct event_base *base;
 	const struct env *env;
 	struct blk *blk;
@@ -57,7 +49,7 @@ struct nbd_server {
 	struct nbd_export export;
 	struct listener listener[2]; /* unix, TCP */
 	int over_fd;
-	struct event *over_event, *accept_event, *stopped_event;
+	struct event *over_event, *stopped_event;
 	struct backend_call *stop_call;
 	bool stopping;
 	struct nbd_server_stats stats;
@@ -329,8 +321,9 @@ static int session_new(struct nbd_server *s, int fd, bool tcp, struct session **
 }
 
 /* A connection that was accepted. */
-static void client_take(struct nbd_server *s, int fd, bool tcp)
+static void client_take(struct listener *l, int fd)
 {
+	struct nbd_server *s = l->ctx;
 	struct session **slot = NULL;
 	unsigned count = 0;
 
@@ -345,116 +338,13 @@ static void client_take(struct nbd_server *s, int fd, bool tcp)
 		log_warn_limited_kv("nbd", "a connection too many is refused", "disk=%s limit=%u",
 			s->name, s->cfg.max_conns);
 		close(fd);
-	} else if (session_new(s, fd, tcp, slot) < 0) {
+	} else if (session_new(s, fd, l == &s->listener[1], slot) < 0) {
 		stat_add(&s->stats.accept_errors, 1);
 		close(fd);
 	}
 }
 
-static void listen_ready(evutil_socket_t listen_fd, short what, void *arg)
-{
-	struct listener *l = arg;
-	struct nbd_server *s = l->server;
-	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-	if (fd >= 0) {
-		client_take(s, fd, l == &s->listener[1]);
-		return;
-	}
-	if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
-		return;
-	stat_add(&s->stats.accept_errors, 1);
-	log_warn_limited("nbd", "cannot accept a connection: %s", strerror(errno));
-	event_del(l->event);
-	event_add(s->accept_event, &(struct timeval){.tv_usec = ACCEPT_PAUSE_MS * 1000});
-}
-
-static void accept_again(evutil_socket_t fd, short what, void *arg)
-{
-	struct nbd_server *s = arg;
-
-	for (unsigned i = 0; i < 2; i++)
-		if (s->listener[i].event)
-			event_add(s->listener[i].event, NULL);
-}
-
 /* ---- life ---- */
-
-/* "192.0.2.1:10809", "[2001:db8::1]:10809"; port 0: any. */
-static int address_parse(const char *where, struct sockaddr_storage *sa, socklen_t *len)
-{
-	struct sockaddr_in *in = (struct sockaddr_in *)(void *)sa;
-	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)sa;
-	const char *colon = strrchr(where, ':');
-	char host[INET6_ADDRSTRLEN], *end;
-
-	memset(sa, 0, sizeof(*sa));
-	if (!colon || colon[1] < '0' || colon[1] > '9')
-		return -EINVAL;
-	unsigned long port = strtoul(colon + 1, &end, 10);
-	bool six = where[0] == '[' && colon > where + 1 && colon[-1] == ']';
-	int n = (int)(colon - where) - (six ? 2 : 0);
-	if (*end || port > 65535 || n >= (int)sizeof(host))
-		return -EINVAL;
-	snprintf(host, sizeof(host), "%.*s", n, where + six);
-	if (six) {
-		*len = sizeof(*in6);
-		in6->sin6_family = AF_INET6;
-		in6->sin6_port = htons((uint16_t)port);
-		return inet_pton(AF_INET6, host, &in6->sin6_addr) == 1 ? 0 : -EINVAL;
-	}
-	*len = sizeof(*in);
-	in->sin_family = AF_INET;
-	in->sin_port = htons((uint16_t)port);
-	return inet_pton(AF_INET, host, &in->sin_addr) == 1 ? 0 : -EINVAL;
-}
-
-static int tcp_listen_open(const char *where)
-{
-	struct sockaddr_storage sa;
-	socklen_t len;
-	int one = 1;
-
-	if (address_parse(where, &sa, &len) < 0)
-		return -EINVAL;
-	int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
-		bind(fd, (struct sockaddr *)&sa, len) < 0 || listen(fd, 64) < 0) {
-		int err = -errno;
-
-		close(fd);
-		return err;
-	}
-	return fd;
-}
-
-static int listener_start(struct nbd_server *s, struct listener *l, int fd)
-{
-	if (fd < 0)
-		return fd;
-	l->server = s;
-	l->fd = fd;
-	l->event = event_new(s->base, fd, EV_READ | EV_PERSIST, listen_ready, l);
-	return l->event && !event_add(l->event, NULL) ? 0 : -ENOMEM;
-}
-
-static void listeners_close(struct nbd_server *s)
-{
-	if (s->listener[0].fd >= 0)
-		unlink(s->path);
-	for (unsigned i = 0; i < 2; i++) {
-		struct listener *l = &s->listener[i];
-
-		if (l->event)
-			event_free(l->event);
-		if (l->fd >= 0)
-			close(l->fd);
-		l->event = NULL;
-		l->fd = -1;
-	}
-}
 
 static void on_stopped(evutil_socket_t fd, short what, void *arg)
 {
@@ -476,10 +366,8 @@ static int events_start(struct nbd_server *s)
 	if (s->over_fd < 0)
 		return -errno;
 	s->over_event = event_new(s->base, s->over_fd, EV_READ | EV_PERSIST, on_over, s);
-	s->accept_event = evtimer_new(s->base, accept_again, s);
 	s->stopped_event = event_new(s->base, -1, EV_TIMEOUT, on_stopped, s);
-	if (!s->over_event || !s->accept_event || !s->stopped_event ||
-		event_add(s->over_event, NULL) < 0)
+	if (!s->over_event || !s->stopped_event || event_add(s->over_event, NULL) < 0)
 		return -ENOMEM;
 	return 0;
 }
@@ -492,14 +380,14 @@ static int server_start(struct nbd_server *s, char *err, size_t err_bytes)
 		snprintf(err, err_bytes, "cannot serve by NBD: %s", strerror(-r));
 		return r;
 	}
-	r = listener_start(s, &s->listener[0], unix_listen_open(s->path, s->cfg.mode));
+	r = listener_unix_start(&s->listener[0], s->cfg.path, s->cfg.mode);
 	if (r < 0) {
-		snprintf(err, err_bytes, "cannot listen on %s: %s", s->path, unix_listen_error(r));
+		snprintf(err, err_bytes, "cannot listen on %s: %s", s->cfg.path, listener_error(r));
 		return r;
 	}
 	if (!s->cfg.listen[0])
 		return 0;
-	r = listener_start(s, &s->listener[1], tcp_listen_open(s->cfg.listen));
+	r = listener_tcp_start(&s->listener[1], s->cfg.listen);
 	if (r < 0)
 		snprintf(err, err_bytes, "cannot listen on %.80s: %s", s->cfg.listen,
 			r == -EINVAL ? "it is no numeric address and port" : strerror(-r));
@@ -512,11 +400,12 @@ void nbd_server_delete(struct nbd_server *s)
 		return;
 	for (unsigned i = 0; i < NBD_MAX_CONNS; i++)
 		assert(!s->session[i]);
-	listeners_close(s);
-	struct event *ev[] = {s->over_event, s->accept_event, s->stopped_event};
-	for (unsigned i = 0; i < sizeof(ev) / sizeof(ev[0]); i++)
-		if (ev[i])
-			event_free(ev[i]);
+	for (unsigned i = 0; i < 2; i++)
+		listener_close(&s->listener[i]);
+	if (s->over_event)
+		event_free(s->over_event);
+	if (s->stopped_event)
+		event_free(s->stopped_event);
 	if (s->over_fd >= 0)
 		close(s->over_fd);
 	free(s);
@@ -527,7 +416,6 @@ int nbd_server_new(const struct nbd_server_config *cfg, struct event_base *base,
 	struct nbd_server **out, char *err, size_t err_bytes)
 {
 	if (!cfg->lanes || !cfg->max_conns || cfg->max_conns > NBD_MAX_CONNS ||
-		strlen(cfg->path) >= sizeof(((struct nbd_server *)0)->path) ||
 		strlen(cfg->name) >= sizeof(((struct nbd_server *)0)->name)) {
 		snprintf(err, err_bytes, "a value of the NBD server is out of range");
 		return -EINVAL;
@@ -539,8 +427,13 @@ int nbd_server_new(const struct nbd_server_config *cfg, struct event_base *base,
 	}
 	s->cfg = *cfg;
 	snprintf(s->name, sizeof(s->name), "%s", cfg->name);
-	snprintf(s->path, sizeof(s->path), "%s", cfg->path);
-	s->listener[0].fd = s->listener[1].fd = s->over_fd = -1;
+	for (unsigned i = 0; i < 2; i++)
+		s->listener[i] = (struct listener){.base = base,
+			.area = "nbd",
+			.accepted = client_take,
+			.ctx = s,
+			.errors = &s->stats.accept_errors};
+	s->over_fd = -1;
 	s->base = base;
 	s->env = env;
 	s->blk = blk;
@@ -558,7 +451,7 @@ int nbd_server_new(const struct nbd_server_config *cfg, struct event_base *base,
 		return r;
 	}
 	s->cfg.name = s->name;
-	s->cfg.path = s->path;
+	s->cfg.path = s->listener[0].path;
 	s->cfg.listen = "";
 	*out = s;
 	return 0;
@@ -569,8 +462,8 @@ void nbd_server_stop(struct nbd_server *s, struct backend_call *call)
 	assert(!s->stopping);
 	s->stopping = true;
 	s->stop_call = call;
-	event_del(s->accept_event);
-	listeners_close(s);
+	for (unsigned i = 0; i < 2; i++)
+		listener_close(&s->listener[i]);
 	for (unsigned i = 0; i < NBD_MAX_CONNS; i++)
 		if (s->session[i])
 			session_end(s->session[i]);
@@ -602,12 +495,5 @@ bool nbd_server_next(const struct nbd_server *s, unsigned *cursor, struct nbd_se
 
 uint16_t nbd_server_port(const struct nbd_server *s)
 {
-	struct sockaddr_storage sa;
-	socklen_t len = sizeof(sa);
-
-	if (s->listener[1].fd < 0 ||
-		getsockname(s->listener[1].fd, (struct sockaddr *)&sa, &len) < 0)
-		return 0;
-	return ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)(void *)&sa)->sin6_port
-					      : ((struct sockaddr_in *)(void *)&sa)->sin_port);
+	return listener_port(&s->listener[1]);
 }

@@ -50,8 +50,8 @@ struct nbd_server_stats {
 	stat_t connected; /* gauge: connections that have negotiated */
 };
 
-/* Binds and listens; the errors are those of unix_listen_open(), -EINVAL, -ENOMEM, errno of the TCP
- * listener. err gets one sentence on failure. ops and blk outlive it. */
+/* Binds and listens; the errors are those of listener_unix_start() and listener_tcp_start(),
+ * -EINVAL, -ENOMEM. err gets one sentence on failure. ops and blk outlive it. */
 int nbd_server_new(const struct nbd_server_config *cfg, struct event_base *base,
 	const struct env *env, struct blk *blk, const struct nbd_server_ops *ops, void *ctx,
 	struct nbd_server **out, char *err, size_t err_bytes);

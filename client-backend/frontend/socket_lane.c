@@ -50,23 +50,18 @@ struct socket_lane {
 };
 
 int socket_lane_new(unsigned lane, unsigned lanes, unsigned max_sessions, struct engine *engine,
-	const struct env *env, struct socket_lane **out)
+	const struct env *env, int epoll_fd, struct socket_lane **out)
 {
 	struct socket_lane *l =
 		calloc(1, sizeof(*l) + max_sessions * sizeof(struct socket_attachment *));
 	if (!l)
 		return -ENOMEM;
-	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (l->epoll_fd < 0) {
-		int err = -errno;
-		free(l);
-		return err;
-	}
 	l->lane = lane;
 	l->lanes = lanes;
 	l->max_sessions = max_sessions;
 	l->engine = engine;
 	l->env = env;
+	l->epoll_fd = epoll_fd;
 	*out = l;
 	return 0;
 }
@@ -76,18 +71,12 @@ void socket_lane_delete(struct socket_lane *l)
 	if (!l)
 		return;
 	assert(l->count == 0);
-	close(l->epoll_fd);
 	free(l);
 }
 
 const struct socket_lane_stats *socket_lane_stats(const struct socket_lane *l)
 {
 	return &l->stats;
-}
-
-int socket_lane_event_fd(const struct socket_lane *l)
-{
-	return l->epoll_fd;
 }
 
 int socket_attachment_new(
@@ -409,11 +398,5 @@ bool socket_lane_prepare_sleep(struct socket_lane *l)
 
 void socket_lane_wake(struct socket_lane *l)
 {
-	struct epoll_event ev[16];
 	sleeping_set(l, 0);
-	/* Takes the edges; each is reported once, so this ends after one round over the sessions.
-	 */
-	for (unsigned i = 0; i <= l->count / 16; i++)
-		if (epoll_wait(l->epoll_fd, ev, 16, 0) < 16)
-			break;
 }

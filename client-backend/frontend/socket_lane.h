@@ -20,7 +20,7 @@
  *	n = socket_lane_poll(l, budget);          -- as long as something is there
  *	idle for the idle time:
  *	if (socket_lane_prepare_sleep(l)) {       -- false: something came, poll again
- *		epoll_wait(... socket_lane_event_fd(l) ...);
+ *		epoll_wait(epoll_fd ...);                -- the doorbells are in it
  *		socket_lane_wake(l);
  *	}
  * Requests in progress in the engine do not keep the lane awake: their completion comes through the
@@ -58,10 +58,10 @@ struct socket_lane_stats {
 	struct hist get_local_ns;     /* those gets that memory answered */
 };
 
-/* control. engine must outlive it; max_sessions attachments at a time. -ENOMEM, or errno of
- * epoll_create1. */
+/* control. engine and epoll_fd, the lane's, which gets the doorbells, outlive it; max_sessions
+ * attachments at a time. -ENOMEM. */
 int socket_lane_new(unsigned lane, unsigned lanes, unsigned max_sessions, struct engine *engine,
-	const struct env *env, struct socket_lane **out);
+	const struct env *env, int epoll_fd, struct socket_lane **out);
 /* Every attachment was detached before. */
 void socket_lane_delete(struct socket_lane *l);
 const struct socket_lane_stats *socket_lane_stats(const struct socket_lane *l);
@@ -78,8 +78,6 @@ unsigned socket_lane_poll(struct socket_lane *l, unsigned budget);
 bool socket_lane_prepare_sleep(struct socket_lane *l);
 /* lane. After prepare_sleep() said true and the sleep ended, for whatever reason. */
 void socket_lane_wake(struct socket_lane *l);
-/* Readable while a client has rung since socket_lane_wake(); the same for the life of l. */
-int socket_lane_event_fd(const struct socket_lane *l);
 
 /* The pools that a session may use; written by the control thread, read by the lanes. */
 struct socket_grants {

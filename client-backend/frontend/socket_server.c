@@ -10,10 +10,7 @@
 #include <unistd.h>
 
 #include "client-backend/frontend/socket_session.h"
-#include "client-backend/frontend/unix_listen.h"
 #include "lib/core/log.h"
-
-#define ACCEPT_PAUSE_MS 100u /* after accept() failed for want of descriptors */
 
 static struct timeval timeval_of_ns(uint64_t ns)
 {
@@ -171,8 +168,9 @@ static int limits_check(struct socket_server *s, const char *identity)
 	return all >= s->cfg.max_sessions || own >= s->cfg.max_sessions_per_client ? -EUSERS : 0;
 }
 
-static void connection_start(struct socket_server *s, int fd)
+static void connection_start(struct listener *l, int fd)
 {
+	struct socket_server *s = l->ctx;
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
 	char identity[ENGINE_NAME_BYTES] = "";
@@ -206,29 +204,6 @@ static void connection_start(struct socket_server *s, int fd)
 	stat_add(&s->stats.connections, 1);
 }
 
-static void accept_again(evutil_socket_t fd, short what, void *arg)
-{
-	struct socket_server *s = arg;
-	event_add(s->listen_event, NULL);
-}
-
-static void listen_ready(evutil_socket_t listen_fd, short what, void *arg)
-{
-	struct socket_server *s = arg;
-	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd >= 0) {
-		connection_start(s, fd);
-		return;
-	}
-	if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
-		return;
-	stat_add(&s->stats.accept_errors, 1);
-	log_warn_limited("socket", "cannot accept a connection: %s", strerror(errno));
-	struct timeval pause = timeval_of_ns(ACCEPT_PAUSE_MS * 1000000ull);
-	event_del(s->listen_event);
-	event_add(s->accept_event, &pause);
-}
-
 /* Listening */
 
 static int config_check(const struct socket_server_config *cfg)
@@ -243,15 +218,11 @@ static int config_check(const struct socket_server_config *cfg)
 
 static void server_free(struct socket_server *s)
 {
-	struct event *ev[] = {s->listen_event, s->violation_event, s->grace_event, s->accept_event,
-		s->ended_event};
+	struct event *ev[] = {s->violation_event, s->grace_event, s->ended_event};
 	for (unsigned i = 0; i < sizeof(ev) / sizeof(ev[0]); i++)
 		if (ev[i])
 			event_free(ev[i]);
-	if (s->listen_fd >= 0) {
-		unlink(s->path);
-		close(s->listen_fd);
-	}
+	listener_close(&s->listener);
 	if (s->violation_fd >= 0)
 		close(s->violation_fd);
 	while (s->ghosts)
@@ -264,28 +235,24 @@ static int server_start(struct socket_server *s)
 	s->violation_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->violation_fd < 0)
 		return -errno;
-	s->listen_fd = unix_listen_open(s->cfg.path, s->cfg.mode);
-	if (s->listen_fd < 0)
-		return s->listen_fd;
-	s->listen_event = event_new(s->base, s->listen_fd, EV_READ | EV_PERSIST, listen_ready, s);
+	int err = listener_unix_start(&s->listener, s->cfg.path, s->cfg.mode);
+	if (err)
+		return err;
 	s->violation_event =
 		event_new(s->base, s->violation_fd, EV_READ | EV_PERSIST, violations_found, s);
 	s->grace_event = evtimer_new(s->base, grace_over, s);
-	s->accept_event = evtimer_new(s->base, accept_again, s);
 	s->ended_event = event_new(s->base, -1, EV_TIMEOUT, session_ended_follow, s);
-	if (!s->listen_event || !s->violation_event || !s->grace_event || !s->accept_event ||
-		!s->ended_event)
+	if (!s->violation_event || !s->grace_event || !s->ended_event)
 		return -ENOMEM;
 	uint32_t cursor = 0;
 	const struct engine_pool_desc *d;
 	while ((d = pools_next(s->pools, &cursor))) {
 		if ((d->flags & ENGINE_POOL_SHARED) || d->name[0])
 			continue;
-		int err = ghost_add(s, d->session, d->owner);
+		err = ghost_add(s, d->session, d->owner);
 		if (err)
 			return err;
 	}
-	event_add(s->listen_event, NULL);
 	event_add(s->violation_event, NULL);
 	return 0;
 }
@@ -305,22 +272,26 @@ int socket_server_new(const struct socket_server_config *cfg, struct event_base 
 		return -ENOMEM;
 	}
 	s->cfg = *cfg;
-	snprintf(s->path, sizeof(s->path), "%s", cfg->path);
 	s->base = base;
 	s->env = env;
 	s->pools = pools;
 	s->ops = ops;
 	s->ctx = ctx;
-	s->listen_fd = s->violation_fd = -1;
+	s->listener = (struct listener){.base = base,
+		.area = "socket",
+		.accepted = connection_start,
+		.ctx = s,
+		.errors = &s->stats.accept_errors};
+	s->violation_fd = -1;
 	s->next_session_id = 1;
 	status = server_start(s);
 	if (status) {
 		snprintf(err, err_bytes, "cannot listen on %s: %s", cfg->path,
-			unix_listen_error(status));
+			listener_error(status));
 		server_free(s);
 		return status;
 	}
-	s->cfg.path = s->path;
+	s->cfg.path = s->listener.path;
 	*out = s;
 	return 0;
 }
@@ -330,12 +301,8 @@ void socket_server_stop(struct socket_server *s, struct backend_call *call)
 	assert(!s->stopping);
 	s->stopping = true;
 	s->stop_call = call;
-	event_del(s->listen_event);
-	event_del(s->accept_event);
+	listener_close(&s->listener);
 	event_del(s->grace_event);
-	unlink(s->path);
-	close(s->listen_fd);
-	s->listen_fd = -1;
 	struct session *next;
 	for (struct session *ss = s->sessions; ss; ss = next) {
 		next = ss->next;

@@ -4,6 +4,7 @@
 
 #include <event2/event.h>
 
+#include "client-backend/frontend/listener.h"
 #include "client-backend/frontend/socket_frame.h"
 #include "client-backend/frontend/socket_memory.h"
 #include "client-backend/frontend/socket_server.h"
@@ -77,14 +78,14 @@ struct ghost {
 
 struct socket_server {
 	struct socket_server_config cfg;
-	char path[108];
 	struct event_base *base;
 	const struct env *env;
 	struct pools *pools;
 	const struct socket_server_ops *ops;
 	void *ctx;
-	int listen_fd, violation_fd;
-	struct event *listen_event, *violation_event, *grace_event, *accept_event, *ended_event;
+	struct listener listener;
+	int violation_fd;
+	struct event *violation_event, *grace_event, *ended_event;
 	struct session *sessions;
 	struct ghost *ghosts;
 	uint64_t next_session_id;

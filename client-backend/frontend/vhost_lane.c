@@ -48,21 +48,16 @@ struct vhost_lane {
 	struct vhost_queue *queue[VHOST_LANE_MAX_QUEUES];
 };
 
-int vhost_lane_new(
-	unsigned lane, const struct vhost_lane_ops *ops, void *ctx, struct vhost_lane **out)
+int vhost_lane_new(unsigned lane, const struct vhost_lane_ops *ops, void *ctx, int epoll_fd,
+	struct vhost_lane **out)
 {
 	struct vhost_lane *l = calloc(1, sizeof(*l));
 	if (!l)
 		return -ENOMEM;
-	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (l->epoll_fd < 0) {
-		int err = -errno;
-		free(l);
-		return err;
-	}
 	l->lane = lane;
 	l->ops = ops;
 	l->ctx = ctx;
+	l->epoll_fd = epoll_fd;
 	*out = l;
 	return 0;
 }
@@ -72,18 +67,12 @@ void vhost_lane_delete(struct vhost_lane *l)
 	if (!l)
 		return;
 	assert(l->count == 0);
-	close(l->epoll_fd);
 	free(l);
 }
 
 const struct vhost_lane_stats *vhost_lane_stats(const struct vhost_lane *l)
 {
 	return &l->stats;
-}
-
-int vhost_lane_event_fd(const struct vhost_lane *l)
-{
-	return l->epoll_fd;
 }
 
 int vhost_queue_new(const struct vhost_queue_config *cfg, struct vhost_queue **out)
@@ -363,11 +352,5 @@ bool vhost_lane_prepare_sleep(struct vhost_lane *l)
 
 void vhost_lane_wake(struct vhost_lane *l)
 {
-	struct epoll_event ev[16];
-
 	kicks_unask(l);
-	/* Takes the edges; each is reported once, so this ends after one round over the queues. */
-	for (unsigned i = 0; i <= l->count / 16; i++)
-		if (epoll_wait(l->epoll_fd, ev, 16, 0) < 16)
-			break;
 }

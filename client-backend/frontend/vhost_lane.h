@@ -23,7 +23,7 @@
  *	vhost_lane_flush(l);                     -- at the end of each round: notifies the guests
  *	idle for the idle time:
  *	if (vhost_lane_prepare_sleep(l)) {       -- false: something came, go on
- *		epoll_wait(... vhost_lane_event_fd(l) ...);
+ *		epoll_wait(epoll_fd ...);                -- the kicks are in it
  *		vhost_lane_wake(l);
  *	}
  * Requests in progress do not keep the lane awake: their completion comes through the device.
@@ -48,9 +48,9 @@ struct vhost_lane_ops {
 	void (*detached)(void *ctx, struct vhost_queue *q, void *token);
 };
 
-/* control. -ENOMEM, or errno of epoll_create1. */
-int vhost_lane_new(
-	unsigned lane, const struct vhost_lane_ops *ops, void *ctx, struct vhost_lane **out);
+/* control. epoll_fd: the lane's, gets the kicks; outlives it. -ENOMEM. */
+int vhost_lane_new(unsigned lane, const struct vhost_lane_ops *ops, void *ctx, int epoll_fd,
+	struct vhost_lane **out);
 /* Every queue was given back before. */
 void vhost_lane_delete(struct vhost_lane *l);
 const struct vhost_lane_stats *vhost_lane_stats(const struct vhost_lane *l);
@@ -74,8 +74,6 @@ void vhost_lane_flush(struct vhost_lane *l);
 bool vhost_lane_prepare_sleep(struct vhost_lane *l);
 /* lane. After prepare_sleep() said true and the sleep ended, for whatever reason. */
 void vhost_lane_wake(struct vhost_lane *l);
-/* Readable while a guest has kicked since vhost_lane_wake(); the same for the life of l. */
-int vhost_lane_event_fd(const struct vhost_lane *l);
 
 /* What may change while a queue runs. The descriptors are eventfds of the front end, owned by the
  * caller, open until the queue was given back or an update took others. */

@@ -7,11 +7,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "client-backend/frontend/unix_listen.h"
 #include "client-backend/frontend/vhost_session.h"
 #include "lib/core/log.h"
-
-#define ACCEPT_PAUSE_MS 100 /* after accept() failed for want of descriptors */
 
 const char *vhost_violation_name(enum vhost_violation v)
 {
@@ -79,7 +76,7 @@ static void session_ended_follow(evutil_socket_t fd, short what, void *arg)
 			vhost_session_go_on(s->session[i]);
 	if (!s->stopping) {
 		if (!any_ending(s))
-			event_add(s->listen_event, NULL);
+			listener_resume(&s->listener);
 	} else if (s->stop_call && !any_session(s)) {
 		struct backend_call *call = s->stop_call;
 		s->stop_call = NULL;
@@ -101,17 +98,10 @@ static void faults_found(evutil_socket_t fd, short what, void *arg)
 
 /* ---- accepting ---- */
 
-static void accept_again(evutil_socket_t fd, short what, void *arg)
-{
-	struct vhost_server *s = arg;
-
-	if (!any_ending(s))
-		event_add(s->listen_event, NULL);
-}
-
 /* A connection that was accepted. */
-static void front_end_take(struct vhost_server *s, int fd)
+static void front_end_take(struct listener *l, int fd)
 {
+	struct vhost_server *s = l->ctx;
 	struct vhost_session **free_slot = NULL;
 
 	stat_add(&s->stats.accepted, 1);
@@ -132,29 +122,15 @@ static void front_end_take(struct vhost_server *s, int fd)
 		stat_add(&s->stats.accept_errors, 1);
 }
 
-static void listen_ready(evutil_socket_t listen_fd, short what, void *arg)
+static bool may_accept(struct listener *l)
 {
-	struct vhost_server *s = arg;
+	struct vhost_server *s = l->ctx;
 
 	for (unsigned i = 0; i < VHOST_FRONT_ENDS; i++)
 		if (s->session[i] && vhost_session_hungup(s->session[i]))
 			vhost_session_end(s->session[i]);
-	if (any_ending(s)) {
-		/* Whoever connects now waits until the lanes have let go of the last one. */
-		event_del(s->listen_event);
-		return;
-	}
-	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0) {
-		if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
-			return;
-		stat_add(&s->stats.accept_errors, 1);
-		log_warn_limited("vhost", "cannot accept a connection: %s", strerror(errno));
-		event_del(s->listen_event);
-		event_add(s->accept_event, &(struct timeval){.tv_usec = ACCEPT_PAUSE_MS * 1000});
-		return;
-	}
-	front_end_take(s, fd);
+	/* Whoever connects now waits until the lanes have let go of the last one. */
+	return !any_ending(s);
 }
 
 /* ---- life ---- */
@@ -164,31 +140,24 @@ static int server_start(struct vhost_server *s)
 	s->fault_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->fault_fd < 0)
 		return -errno;
-	s->listen_fd = unix_listen_open(s->path, s->cfg.mode);
-	if (s->listen_fd < 0)
-		return s->listen_fd;
-	s->listen_event = event_new(s->base, s->listen_fd, EV_READ | EV_PERSIST, listen_ready, s);
+	int r = listener_unix_start(&s->listener, s->cfg.path, s->cfg.mode);
+	if (r < 0)
+		return r;
 	s->fault_event = event_new(s->base, s->fault_fd, EV_READ | EV_PERSIST, faults_found, s);
-	s->accept_event = evtimer_new(s->base, accept_again, s);
 	s->ended_event = event_new(s->base, -1, EV_TIMEOUT, session_ended_follow, s);
-	if (!s->listen_event || !s->fault_event || !s->accept_event || !s->ended_event)
+	if (!s->fault_event || !s->ended_event)
 		return -ENOMEM;
-	event_add(s->listen_event, NULL);
 	event_add(s->fault_event, NULL);
 	return 0;
 }
 
 static void server_free(struct vhost_server *s)
 {
-	struct event *ev[] = {s->listen_event, s->fault_event, s->accept_event, s->ended_event};
-
-	for (unsigned i = 0; i < sizeof(ev) / sizeof(ev[0]); i++)
-		if (ev[i])
-			event_free(ev[i]);
-	if (s->listen_fd >= 0) {
-		unlink(s->path);
-		close(s->listen_fd);
-	}
+	listener_close(&s->listener);
+	if (s->fault_event)
+		event_free(s->fault_event);
+	if (s->ended_event)
+		event_free(s->ended_event);
 	if (s->fault_fd >= 0)
 		close(s->fault_fd);
 	free(s);
@@ -211,26 +180,28 @@ int vhost_server_new(const struct vhost_server_config *cfg, struct event_base *b
 	}
 	s->cfg = *cfg;
 	snprintf(s->name, sizeof(s->name), "%s", cfg->name);
-	s->listen_fd = s->fault_fd = -1;
+	s->listener = (struct listener){.base = base,
+		.area = "vhost",
+		.accepted = front_end_take,
+		.may_accept = may_accept,
+		.ctx = s,
+		.errors = &s->stats.accept_errors};
+	s->fault_fd = -1;
 	s->base = base;
 	s->env = env;
 	s->dev_ops = dev_ops;
 	s->dev = dev;
 	s->ops = ops;
 	s->ctx = ctx;
-	int status = strlen(cfg->path) < sizeof(s->path) ? 0 : -ENAMETOOLONG;
-	if (!status) {
-		snprintf(s->path, sizeof(s->path), "%s", cfg->path);
-		status = server_start(s);
-	}
+	int status = server_start(s);
 	if (status) {
 		snprintf(err, err_bytes, "cannot listen on %s: %s", cfg->path,
-			unix_listen_error(status));
+			listener_error(status));
 		server_free(s);
 		return status;
 	}
 	s->cfg.name = s->cfg.pinner.name = s->name;
-	s->cfg.path = s->path;
+	s->cfg.path = s->listener.path;
 	*out = s;
 	return 0;
 }
@@ -240,11 +211,7 @@ void vhost_server_stop(struct vhost_server *s, struct backend_call *call)
 	assert(!s->stopping);
 	s->stopping = true;
 	s->stop_call = call;
-	event_del(s->listen_event);
-	event_del(s->accept_event);
-	unlink(s->path);
-	close(s->listen_fd);
-	s->listen_fd = -1;
+	listener_close(&s->listener);
 	for (unsigned i = 0; i < VHOST_FRONT_ENDS; i++)
 		if (s->session[i])
 			vhost_session_end(s->session[i]);

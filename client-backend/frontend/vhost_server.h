@@ -83,7 +83,7 @@ struct vhost_server_stats {
 };
 
 /*
- * Binds and listens; the errors are those of unix_listen_open(), -EINVAL, -ENOMEM. err gets one
+ * Binds and listens; the errors are those of listener_unix_start(), -EINVAL, -ENOMEM. err gets one
  * sentence on failure. ops, dev_ops and dev outlive it.
  */
 int vhost_server_new(const struct vhost_server_config *cfg, struct event_base *base,

@@ -5,6 +5,7 @@
 #include <event2/event.h>
 #include <sys/socket.h>
 
+#include "client-backend/frontend/listener.h"
 #include "client-backend/frontend/vhost_memory.h"
 #include "client-backend/frontend/vhost_proto.h"
 #include "client-backend/frontend/vhost_server.h"
@@ -80,15 +81,15 @@ struct vhost_session {
 struct vhost_server {
 	struct vhost_server_config cfg;
 	char name[64];
-	char path[108];
 	struct event_base *base;
 	const struct env *env;
 	const struct vhost_device_ops *dev_ops;
 	void *dev;
 	const struct vhost_server_ops *ops;
 	void *ctx;
-	int listen_fd, fault_fd;
-	struct event *listen_event, *fault_event, *accept_event, *ended_event;
+	struct listener listener;
+	int fault_fd;
+	struct event *fault_event, *ended_event;
 	struct vhost_session *session[VHOST_FRONT_ENDS]; /* NULL: none */
 	struct backend_call *stop_call;
 	bool stopping;

@@ -5,12 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "client-backend/frontend/socket_session.h"
 #include "lib/core/log.h"
 #include "tests/fuzz/input.h"
+#include "tests/must.h"
 #include "tests/unit/frontend/fake_engine.h"
 
 #define LANES 2u
@@ -24,12 +26,6 @@ static struct engine *engine[LANES];
 static struct socket_lane *lane[LANES];
 static struct pools *pools;
 static struct socket_server *server;
-
-#define MUST(x)                                                                                    \
-	do {                                                                                       \
-		if (!(x))                                                                          \
-			abort();                                                                   \
-	} while (0)
 
 static int client_identity(
 	void *ctx, const struct ucred *peer, char identity[ENGINE_NAME_BYTES], unsigned *account)
@@ -111,7 +107,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	base = event_base_new();
 	for (unsigned i = 0; i < LANES; i++) {
 		engine[i] = fake_engine_new(i + 1, 3, 64);
-		MUST(socket_lane_new(i, LANES, 4, engine[i], &env_system, &lane[i]) == 0);
+		MUST(socket_lane_new(i, LANES, 4, engine[i], &env_system,
+			     epoll_create1(EPOLL_CLOEXEC), &lane[i]) == 0);
 	}
 	MUST(pools_new(&pc, &pools_ops, NULL, &pools) == 0);
 	MUST(socket_server_new(&sc, base, &env_system, pools, &server_ops, NULL, &server, err,

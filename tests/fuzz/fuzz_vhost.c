@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include "client-backend/frontend/vhost_session.h"
 #include "lib/core/log.h"
 #include "tests/fuzz/input.h"
+#include "tests/must.h"
 #include "tests/unit/vhost/guest.h"
 #include "tests/unit/vhost/ramdisk.h"
 
@@ -28,12 +30,6 @@ static struct vhost_server *server;
 static struct ramdisk disk;
 static struct guest guest;
 static int event_fd, pipe_fd[2], log_fd;
-
-#define MUST(x)                                                                                    \
-	do {                                                                                       \
-		if (!(x))                                                                          \
-			abort();                                                                   \
-	} while (0)
 
 static void detached(void *ctx, struct vhost_queue *q, void *token)
 {
@@ -73,7 +69,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	log_set_level(LOG_LEVEL_ERROR, 0);
 	base = event_base_new();
 	for (unsigned i = 0; i < LANES; i++)
-		MUST(vhost_lane_new(i, &lane_ops, NULL, &lane[i]) == 0);
+		MUST(vhost_lane_new(i, &lane_ops, NULL, epoll_create1(EPOLL_CLOEXEC), &lane[i]) ==
+			0);
 	ramdisk_init(&disk, LANES, RINGS);
 	disk.defer = true;
 	MUST(vhost_server_new(&cfg, base, &env_system, &ramdisk_ops, &disk, &server_ops, NULL,

@@ -5,6 +5,7 @@
 
 #include "client-backend/frontend/vring.h"
 #include "tests/fuzz/input.h"
+#include "tests/must.h"
 #include "tests/unit/vhost/guest.h"
 
 #define NUM 16u
@@ -14,12 +15,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 static struct guest guest;
 static struct vhost_memory *memory;
-
-#define MUST(x)                                                                                    \
-	do {                                                                                       \
-		if (!(x))                                                                          \
-			abort();                                                                   \
-	} while (0)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {

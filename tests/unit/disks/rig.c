@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 static unsigned lane_now, lanes_now;
@@ -95,7 +96,9 @@ static void disk_open(struct rig *g)
 		char path[96];
 
 		bounce_path(i, path);
-		if (disk_lane_new(i, g->lanes, g->world[i]->e, env, path, &g->lane[i]) < 0)
+		g->epoll_fd[i] = epoll_create1(EPOLL_CLOEXEC);
+		if (disk_lane_new(i, g->lanes, g->world[i]->e, env, path, g->epoll_fd[i],
+			    &g->lane[i]) < 0)
 			abort();
 	}
 	for (unsigned i = 0; i < g->lanes; i++)
@@ -130,8 +133,10 @@ static void disk_close(struct rig *g)
 	disk_cached_delete(g->cached);
 	disk_cache_delete(g->base_cache);
 	disk_cache_delete(g->cache);
-	for (unsigned i = 0; i < g->lanes; i++)
+	for (unsigned i = 0; i < g->lanes; i++) {
 		disk_lane_delete(g->lane[i]);
+		close(g->epoll_fd[i]);
+	}
 }
 
 static void bounces_remove(const struct rig *g)

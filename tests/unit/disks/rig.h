@@ -19,6 +19,7 @@ struct rig {
 	uint64_t pages;
 	struct world *world[RIG_MAX_LANES];
 	struct disk_lane *lane[RIG_MAX_LANES];
+	int epoll_fd[RIG_MAX_LANES];
 	struct disk_swap *swap;
 	struct fake_image *fake;      /* NULL: a swap disk */
 	struct fake_image *base_fake; /* of a clone; else NULL */

@@ -83,7 +83,7 @@ static void *worker_main(void *arg)
 		rig_lane_step(g, w->lane);
 		if (!disk_lane_prepare_sleep(g->lane[w->lane]))
 			continue;
-		epoll_wait(disk_lane_event_fd(g->lane[w->lane]), &ev, 1, 1);
+		epoll_wait(g->epoll_fd[w->lane], &ev, 1, 1);
 		disk_lane_wake(g->lane[w->lane]);
 	}
 	for (unsigned i = 0; i < DEPTH; i++)

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/must.h"
 #include "tests/unit/frontend/fake_engine.h"
 
 enum work_kind { WORK_ATTACH, WORK_DETACH, WORK_POOL_ADD, WORK_POOL_DESTROY, WORK_POOL_PAGES };
@@ -49,6 +50,7 @@ struct lane {
 	pthread_t thread;
 	struct engine *engine;
 	struct socket_lane *lane;
+	int epoll_fd;
 	struct mailbox in;
 	_Atomic bool frozen; /* it has seen that it is to do nothing */
 };
@@ -78,14 +80,6 @@ struct harness {
 };
 
 /* Unlike assert(), also in release builds. */
-#define MUST(x)                                                                                    \
-	do {                                                                                       \
-		if (!(x)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                    \
-			abort();                                                                   \
-		}                                                                                  \
-	} while (0)
-
 static void pause_ms(long ms)
 {
 	struct timespec ts = {.tv_nsec = ms * 1000000};
@@ -153,12 +147,12 @@ static void work_do(struct lane *l, struct work *w)
 	}
 }
 
-static void lane_sleep(struct lane *l, int epoll_fd, bool pending)
+static void lane_sleep(struct lane *l, bool pending)
 {
 	struct epoll_event ev;
 	if (!socket_lane_prepare_sleep(l->lane))
 		return;
-	epoll_wait(epoll_fd, &ev, 1, pending ? 1 : 1000);
+	epoll_wait(l->epoll_fd, &ev, 1, pending ? 1 : 1000);
 	socket_lane_wake(l->lane);
 }
 
@@ -166,10 +160,6 @@ static void *lane_main(void *arg)
 {
 	struct lane *l = arg;
 	struct harness *h = l->h;
-	int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	struct epoll_event ev = {.events = EPOLLIN};
-	epoll_ctl(epoll_fd, EPOLL_CTL_ADD, socket_lane_event_fd(l->lane), &ev);
-	epoll_ctl(epoll_fd, EPOLL_CTL_ADD, l->in.event_fd, &ev);
 	while (!atomic_load(&h->lanes_end)) {
 		struct work *w = mailbox_take(&l->in);
 		while (w) {
@@ -186,9 +176,8 @@ static void *lane_main(void *arg)
 		unsigned n = socket_lane_poll(l->lane, 64);
 		engine_tick(l->engine);
 		if (!n && !h->o.always_poll)
-			lane_sleep(l, epoll_fd, fake_engine_pending(l->engine));
+			lane_sleep(l, fake_engine_pending(l->engine));
 	}
-	close(epoll_fd);
 	return NULL;
 }
 
@@ -416,8 +405,11 @@ int harness_start(struct harness *h)
 		l->h = h;
 		l->number = i;
 		mailbox_init(&l->in);
+		struct epoll_event ev = {.events = EPOLLIN};
+		l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+		MUST(epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, l->in.event_fd, &ev) == 0);
 		MUST(socket_lane_new(i, h->o.lanes, h->o.max_sessions, l->engine, &env_system,
-			     &l->lane) == 0);
+			     l->epoll_fd, &l->lane) == 0);
 	}
 	/* The engines are read by the control thread first, as the daemon does. */
 	MUST(pthread_create(&h->control, NULL, control_main, h) == 0);
@@ -447,6 +439,7 @@ void harness_stop(struct harness *h)
 		if (!h->start_status)
 			pthread_join(h->lane[i].thread, NULL);
 		socket_lane_delete(h->lane[i].lane);
+		close(h->lane[i].epoll_fd);
 		mailbox_fini(&h->lane[i].in);
 	}
 	mailbox_fini(&h->answers);

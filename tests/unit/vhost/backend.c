@@ -11,13 +11,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#define MUST(x)                                                                                    \
-	do {                                                                                       \
-		if (!(x)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                    \
-			abort();                                                                   \
-		}                                                                                  \
-	} while (0)
+#include "tests/must.h"
+
 #define IDLE_ROUNDS 64u
 
 enum message_type { ATTACH, UPDATE, DETACH, STOP };
@@ -109,10 +104,9 @@ static void lane_open(struct backend *b, unsigned i)
 	l->backend = b;
 	l->index = i;
 	MUST(ring_init(&l->inbox, 256, sizeof(struct message)) == 0);
-	MUST(vhost_lane_new(i, &lane_ops, l, &l->lane) == 0);
 	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	MUST(vhost_lane_new(i, &lane_ops, l, l->epoll_fd, &l->lane) == 0);
 	MUST(epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, ring_fd(&l->inbox), &ev) == 0);
-	MUST(epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, vhost_lane_event_fd(l->lane), &ev) == 0);
 	MUST(pthread_create(&l->thread, NULL, lane_main, l) == 0);
 }
 
@@ -122,8 +116,8 @@ static void lane_close(struct backend_lane *l)
 
 	MUST(ring_push(&l->inbox, &m) == 0);
 	pthread_join(l->thread, NULL);
-	close(l->epoll_fd);
 	vhost_lane_delete(l->lane);
+	close(l->epoll_fd);
 	ring_fini(&l->inbox);
 }
 

@@ -12,13 +12,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define MUST(x)                                                                                    \
-	do {                                                                                       \
-		if (!(x)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                    \
-			abort();                                                                   \
-		}                                                                                  \
-	} while (0)
+#include "tests/must.h"
+
 #define SLOT_BYTES 0x3000u
 
 void client_init(struct client *c, unsigned rings)

@@ -6,11 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define MUST(x)                                                                                    \
-	do {                                                                                       \
-		if (!(x))                                                                          \
-			abort();                                                                   \
-	} while (0)
+#include "tests/must.h"
 
 void guest_init(struct guest *g)
 {

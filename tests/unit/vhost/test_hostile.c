@@ -15,48 +15,25 @@
 #include <cmocka.h>
 
 #include "lib/core/log.h"
-#include "tests/unit/vhost/backend.h"
-#include "tests/unit/vhost/client.h"
+#include "tests/unit/vhost/world.h"
 
 #define RINGS 4u
 
-struct world {
-	char path[64];
-	struct ramdisk disk;
-	struct backend backend;
-	struct client client;
-};
-
-static int setup_with(void **state, uint32_t drain_timeout_ms)
-{
-	struct world *w = calloc(1, sizeof(*w));
-
-	snprintf(w->path, sizeof(w->path), "/tmp/fallow-vhost-%d.sock", (int)getpid());
-	ramdisk_init(&w->disk, 2, RINGS);
-	backend_start(&w->backend, w->path, &w->disk, drain_timeout_ms);
-	client_init(&w->client, RINGS);
-	*state = w;
-	return 0;
-}
-
 static int setup(void **state)
 {
-	return setup_with(state, 0);
+	*state = world_new(RINGS, 0);
+	return 0;
 }
 
 static int setup_impatient(void **state)
 {
-	return setup_with(state, 50);
+	*state = world_new(RINGS, 50);
+	return 0;
 }
 
 static int teardown(void **state)
 {
-	struct world *w = *state;
-
-	client_fini(&w->client);
-	backend_stop(&w->backend);
-	ramdisk_fini(&w->disk);
-	free(w);
+	world_delete(*state);
 	return 0;
 }
 

@@ -11,18 +11,10 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/vhost/backend.h"
-#include "tests/unit/vhost/client.h"
+#include "tests/unit/vhost/world.h"
 
 #define RINGS	2u
 #define REGIONS 2u
-
-struct world {
-	char path[64];
-	struct ramdisk disk;
-	struct backend backend;
-	struct client client;
-};
 
 /* A card that registers when the test lets it. */
 struct transport_memory {
@@ -73,32 +65,20 @@ static const struct transport_ops card = {.name = "card",
 
 static int setup(void **state)
 {
-	struct world *w = calloc(1, sizeof(*w));
-
-	now = w;
 	slow = false;
 	refuse = 0;
 	made = registered = refusals = deleted = early = 0;
-	snprintf(w->path, sizeof(w->path), "/tmp/fallow-pin-%d.sock", (int)getpid());
-	ramdisk_init(&w->disk, 2, RINGS);
 	backend_pinner.ops = &card;
-	backend_start(&w->backend, w->path, &w->disk, 0);
-	client_init(&w->client, RINGS);
-	*state = w;
+	*state = now = world_new(RINGS, 0);
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	struct world *w = *state;
-
-	client_fini(&w->client);
-	backend_stop(&w->backend);
+	world_delete(*state);
 	/* Whatever the test did. */
 	assert_int_equal(deleted, made);
 	assert_int_equal(early, 0);
-	ramdisk_fini(&w->disk);
-	free(w);
 	return 0;
 }
 

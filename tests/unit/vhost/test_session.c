@@ -15,41 +15,21 @@
 #include <cmocka.h>
 
 #include "lib/core/log.h"
-#include "tests/unit/vhost/backend.h"
-#include "tests/unit/vhost/client.h"
+#include "tests/unit/vhost/world.h"
 
 #define RINGS 4u
 
 static uint64_t seed;
 
-struct world {
-	char path[64];
-	struct ramdisk disk;
-	struct backend backend;
-	struct client client;
-};
-
 static int setup(void **state)
 {
-	struct world *w = calloc(1, sizeof(*w));
-
-	snprintf(w->path, sizeof(w->path), "/tmp/fallow-vhost-%d.sock", (int)getpid());
-	ramdisk_init(&w->disk, 2, RINGS);
-	backend_start(&w->backend, w->path, &w->disk, 0);
-	client_init(&w->client, RINGS);
-	*state = w;
+	*state = world_new(RINGS, 0);
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	struct world *w = *state;
-
-	client_fini(&w->client);
-	backend_stop(&w->backend);
-	ramdisk_fini(&w->disk);
-	assert_int_not_equal(access(w->path, F_OK), 0);
-	free(w);
+	world_delete(*state);
 	return 0;
 }
 
@@ -579,8 +559,8 @@ static void server_stops(void **state)
 		for (unsigned i = 0; i < 10; i++)
 			client_submit(c, r, i, RAMDISK_OUT, i, 4096);
 	backend_stop(&w->backend);
-	backend_start(&w->backend, w->path, &w->disk, 0);
-	client_again(c, w->path);
+	backend_start(&w->backend, w->file, &w->disk, 0);
+	client_again(c, w->file);
 	for (unsigned r = 0; r < RINGS; r++)
 		for (unsigned i = 0; i < 10; i++) {
 			client_reap(c, r, &status);
