@@ -372,12 +372,12 @@ struct engine {
 	uint64_t lack_since_ns; /* the same, whether or not there is a row for one more */
 	uint32_t wanted;
 	bool unplaced;		 /* a copy found no donor since the last region came */
+	bool spare_look;	 /* which regions are spare may have changed: spare.c */
 	uint32_t unplaced_slots; /* of the last region that came */
 	uint64_t shed_at_ns;
 	uint32_t regions_tried; /* came while a grant was being tried: given back if not needed */
 	uint64_t settle_at_ns;
 	uint64_t revoked_ns;  /* when a region was last asked back; 0: never */
-	bool spare_look;      /* which regions are spare may have changed: spare.c */
 	uint64_t spare_at_ns; /* that is not looked at before */
 
 	/* requests */
