@@ -57,7 +57,7 @@ static void no_kick(void *ctx)
 {
 }
 
-static void no_regions(void *ctx, unsigned count)
+static void no_regions(void *ctx, unsigned count, bool ephemeral)
 {
 }
 

@@ -30,7 +30,7 @@ static void io_kick(void *ctx)
 	(void)ctx;
 }
 
-static void want_regions(void *ctx, unsigned count)
+static void want_regions(void *ctx, unsigned count, bool ephemeral)
 {
 	((struct fake_donors *)ctx)->wanted = count;
 }

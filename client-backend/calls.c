@@ -77,7 +77,10 @@ static void reply_handle(struct daemon *d, const struct lane_reply *r)
 		donors_link_detached(d->donors, r->lane, &r->link);
 		break;
 	case LANE_REPLY_WANT_REGIONS:
-		donors_want_regions(d->donors, r->lane, r->count);
+		donors_want_regions(d->donors, r->lane, r->want.count, r->want.ephemeral);
+		break;
+	case LANE_REPLY_REGION_SPARE:
+		donors_region_spare(d->donors, r->lane, &r->spare.region, r->spare.value);
 		break;
 	case LANE_REPLY_REGION_RELEASED:
 		donors_region_released(d->donors, r->lane, &r->region);

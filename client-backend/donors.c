@@ -266,11 +266,20 @@ void donors_link_detached(struct donors *s, unsigned lane, const struct lane_lin
 	link_detached(link_of(s, link->donor, lane, link->channel), link->conn);
 }
 
-void donors_want_regions(struct donors *s, unsigned lane, unsigned count)
+void donors_want_regions(struct donors *s, unsigned lane, unsigned count, bool ephemeral)
 {
 	if (s->stopping)
 		return;
-	cluster_want_regions(s->cluster, lane, count);
+	cluster_want_regions(s->cluster, lane, count, ephemeral);
+	tick_run(s);
+}
+
+void donors_region_spare(
+	struct donors *s, unsigned lane, const struct engine_region_desc *r, bool spare)
+{
+	if (s->stopping)
+		return;
+	cluster_region_spare(s->cluster, lane, r, spare);
 	tick_run(s);
 }
 

@@ -33,7 +33,9 @@ const struct control_stats *donors_control_stats(const struct donors *s);
 /* From lanes. */
 void donors_link_broken(struct donors *s, unsigned lane, const struct lane_link *link);
 void donors_link_detached(struct donors *s, unsigned lane, const struct lane_link *link);
-void donors_want_regions(struct donors *s, unsigned lane, unsigned count);
+void donors_want_regions(struct donors *s, unsigned lane, unsigned count, bool ephemeral);
+void donors_region_spare(
+	struct donors *s, unsigned lane, const struct engine_region_desc *r, bool spare);
 void donors_region_released(struct donors *s, unsigned lane, const struct engine_region_desc *r);
 void donors_bad_data(struct donors *s, unsigned donor);
 

@@ -81,9 +81,18 @@ static void op_io_kick(void *ctx)
 		tier_disk_kick(l->disk);
 }
 
-static void op_want_regions(void *ctx, unsigned count)
+static void op_want_regions(void *ctx, unsigned count, bool ephemeral)
 {
-	struct lane_reply r = {.type = LANE_REPLY_WANT_REGIONS, .count = count};
+	struct lane_reply r = {
+		.type = LANE_REPLY_WANT_REGIONS, .want = {.count = count, .ephemeral = ephemeral}};
+
+	lane_reply(ctx, &r);
+}
+
+static void op_region_spare(void *ctx, const struct engine_region_desc *region, bool spare)
+{
+	struct lane_reply r = {
+		.type = LANE_REPLY_REGION_SPARE, .spare = {.region = *region, .value = spare}};
 
 	lane_reply(ctx, &r);
 }
@@ -108,6 +117,7 @@ const struct engine_ops lane_engine_ops = {
 	.io_abandon = op_io_abandon,
 	.io_kick = op_io_kick,
 	.want_regions = op_want_regions,
+	.region_spare = op_region_spare,
 	.region_released = op_region_released,
 	.donor_bad_data = op_donor_bad_data,
 };

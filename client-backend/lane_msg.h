@@ -85,7 +85,8 @@ enum lane_reply_type {
 	LANE_REPLY_CALL,	    /* call.done(status, value) is due */
 	LANE_REPLY_LINK_BROKEN,	    /* link: failed, or could not be attached; to be destroyed */
 	LANE_REPLY_LINK_DETACHED,   /* link; conn NULL: there was none any more */
-	LANE_REPLY_WANT_REGIONS,    /* count */
+	LANE_REPLY_WANT_REGIONS,    /* want */
+	LANE_REPLY_REGION_SPARE,    /* spare */
 	LANE_REPLY_REGION_RELEASED, /* region */
 	LANE_REPLY_BAD_DATA,	    /* donor */
 	LANE_REPLY_STOPPED,	    /* the thread is about to end */
@@ -101,7 +102,14 @@ struct lane_reply {
 			uint64_t value;
 		} call;
 		struct lane_link link;
-		unsigned count;
+		struct {
+			unsigned count;
+			bool ephemeral; /* for copies of ephemeral segments only */
+		} want;
+		struct {
+			struct engine_region_desc region;
+			bool value; /* it holds nothing else and could go */
+		} spare;
 		unsigned donor;
 		struct engine_region_desc region;
 	};

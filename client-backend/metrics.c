@@ -370,7 +370,9 @@ static void cluster_family(struct metrics *m, struct daemon *d, const char *name
 	}
 INFO_VALUE(leased_bytes)
 INFO_VALUE(revoking_bytes)
+INFO_VALUE(spare_bytes)
 INFO_VALUE(donor_free_bytes)
+INFO_VALUE(donor_spare_bytes)
 INFO_VALUE(sessions)
 INFO_VALUE(bad_data)
 INFO_VALUE(lost_regions)
@@ -390,8 +392,14 @@ static void cluster_lines(struct metrics *m, struct daemon *d)
 		m, d, "fallow_donor_leased_bytes", "gauge", "Leased by us.", info_leased_bytes);
 	cluster_family(m, d, "fallow_donor_revoking_bytes", "gauge", "Being given back.",
 		info_revoking_bytes);
+	cluster_family(m, d, "fallow_donor_spare_bytes", "gauge",
+		"Leased by us for ephemeral copies only: other backends may have it.",
+		info_spare_bytes);
 	cluster_family(m, d, "fallow_donor_free_bytes", "gauge", "The donor would lease.",
 		info_donor_free_bytes);
+	cluster_family(m, d, "fallow_donor_others_spare_bytes", "gauge",
+		"The same of other backends, as the donor says: taken for persistent pages.",
+		info_donor_spare_bytes);
 	cluster_family(
 		m, d, "fallow_donor_sessions_total", "counter", "Control sessions.", info_sessions);
 	cluster_family(m, d, "fallow_donor_bad_data_total", "counter",

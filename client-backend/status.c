@@ -325,7 +325,9 @@ static json_t *donor_json(struct daemon *d, unsigned i)
 	put(o, "lanes_connected", links);
 	put(o, "leased_bytes", info.leased_bytes);
 	put(o, "revoking_bytes", info.revoking_bytes);
+	put(o, "spare_bytes", info.spare_bytes);
 	put(o, "donor_free_bytes", info.donor_free_bytes);
+	put(o, "donor_spare_bytes", info.donor_spare_bytes);
 	put(o, "donor_total_bytes", info.donor_total_bytes);
 	put(o, "segments", USAGE_SUM(d, donor[i].segments));
 	put(o, "live_bytes", USAGE_SUM(d, donor[i].live_bytes));

@@ -20,6 +20,7 @@ static const char *const refusal_names[LEASE_REFUSALS] = {
 	[LEASE_REFUSED_MEMORY] = "memory",
 	[LEASE_REFUSED_QUOTA] = "quota",
 	[LEASE_REFUSED_DRAINING] = "draining",
+	[LEASE_REFUSED_WANTED] = "wanted",
 	[LEASE_REFUSED_STALE] = "stale",
 };
 
@@ -146,12 +147,21 @@ static void msg_stats(const struct lease_book *b, struct control_msg *m)
 	m->stats.total_bytes = b->target_bytes;
 	m->stats.leased_bytes = b->leased * b->cfg.region_bytes;
 	m->stats.free_bytes = lease_free_bytes(b);
+	m->stats.spare_bytes = 0;
+}
+
+/* STATS as this client sees it. */
+static void send_stats(struct lease_book *b, unsigned client)
+{
+	msg_stats(b, &b->msg);
+	b->msg.stats.spare_bytes = lease_spare_bytes(b, client);
+	lease_client_send(b, client, &b->msg);
 }
 
 static bool stats_changed(const struct lease_book *b, struct control_msg *m)
 {
 	msg_stats(b, m);
-	return m->stats.total_bytes != b->stats_sent.stats.total_bytes ||
+	return b->spare_changed || m->stats.total_bytes != b->stats_sent.stats.total_bytes ||
 	       m->stats.leased_bytes != b->stats_sent.stats.leased_bytes ||
 	       m->stats.free_bytes != b->stats_sent.stats.free_bytes;
 }
@@ -164,6 +174,7 @@ static void book_settle(struct lease_book *b)
 	stat_set(&b->stats.regions_leased, b->leased);
 	stat_set(&b->stats.regions_revoking, b->revoking);
 	stat_set(&b->stats.regions_kept, b->kept + b->wiping);
+	stat_set(&b->stats.regions_spare, b->spare);
 	stat_set(&b->stats.target_bytes, b->target_bytes);
 	stat_set(&b->stats.leased_bytes, b->leased * b->cfg.region_bytes);
 	if (b->stats_sent_ns && now - b->stats_sent_ns < lease_ms_ns(b->cfg.stats_interval_ms))
@@ -172,9 +183,10 @@ static void book_settle(struct lease_book *b)
 		return;
 	b->stats_sent.stats = b->msg.stats;
 	b->stats_sent_ns = now;
+	b->spare_changed = false;
 	for (unsigned i = 0; i < b->cfg.max_clients; i++) {
 		if (b->clients[i].used)
-			lease_client_send(b, i, &b->msg);
+			send_stats(b, i);
 	}
 }
 
@@ -183,6 +195,7 @@ static void session_forget(struct lease_book *b, struct lease_session *s)
 	if (s->client >= 0) {
 		struct lease_client *c = &b->clients[s->client];
 		c->session = NULL;
+		lease_spare_forget(b, (unsigned)s->client);
 		/* With leases its data connections may go on: it may be only this session that
 		 * broke. */
 		if (!c->regions)
@@ -415,22 +428,21 @@ static int message_hello(struct lease_book *b, struct lease_session *s, const st
 	send_ack(b, (unsigned)client,
 		m->hello.version_max < CONTROL_VERSION ? m->hello.version_max : CONTROL_VERSION);
 	send_leases(b, (unsigned)client);
-	msg_stats(b, &b->msg);
-	lease_client_send(b, (unsigned)client, &b->msg);
+	send_stats(b, (unsigned)client);
 	if (b->draining)
 		send_drain(b, (unsigned)client);
 	return 0;
 }
 
-static void message_request(struct lease_book *b, unsigned client, uint64_t request_id)
+static void message_request(struct lease_book *b, unsigned client, const struct control_msg *asked)
 {
 	struct control_msg *m = &b->msg;
 	unsigned region;
-	int rc = lease_region_grant(b, client, &region);
+	int rc = lease_region_grant(b, client, asked->lease_request.ephemeral, &region);
 
 	memset(&m->lease_grant, 0, sizeof(m->lease_grant));
 	m->type = CONTROL_LEASE_GRANT;
-	m->lease_grant.request_id = request_id;
+	m->lease_grant.request_id = asked->lease_request.request_id;
 	m->lease_grant.status = rc;
 	if (!rc)
 		lease_region_tell(b, region, env_now_ns(b->env), &m->lease_grant.lease);
@@ -467,10 +479,11 @@ static int message_any(struct lease_book *b, struct lease_session *s, const stru
 	switch (m->type) {
 	case CONTROL_LEASE_REQUEST:
 		client_seen(b, client);
-		message_request(b, client, m->lease_request.request_id);
+		message_request(b, client, m);
 		return 0;
 	case CONTROL_LEASE_RENEW:
 		client_seen(b, client);
+		lease_spare_tell(b, client, m->lease_renew.spare, m->lease_renew.count);
 		send_leases(b, client);
 		return 0;
 	case CONTROL_LEASE_RELEASE:

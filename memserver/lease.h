@@ -30,6 +30,12 @@
  * that holds the most (not yet revoked) regions, the newest lease first: it had the least time to
  * be filled. A revocation is never taken back. When the grace is over the region is taken, answer
  * or not.
+ * - A client says with LEASE_RENEW which of its leases it can spare: those that hold nothing but
+ * ephemeral copies. When there is no region for a request that is not for ephemeral copies, one of
+ * these is revoked, with the same grace: of the client that can spare most, the one it could spare
+ * for longest; one at a time for each client that asks. The request is refused; the client asks
+ * again when STATS tell of room, which until then, and for a second, goes to no request for
+ * ephemeral copies. A client without a session spares nothing.
  */
 struct lease_book;
 struct lease_session;
@@ -103,7 +109,9 @@ enum lease_refusal {
 	LEASE_REFUSED_MEMORY,	/* LEASE_REQUEST: -ENOSPC, the system or the transport gave none */
 	LEASE_REFUSED_QUOTA,	/* LEASE_REQUEST: -EDQUOT */
 	LEASE_REFUSED_DRAINING, /* LEASE_REQUEST: -ESHUTDOWN */
-	LEASE_REFUSED_STALE,	/* LEASE_RELEASE or REVOKE_DONE of a lease that is over */
+	LEASE_REFUSED_WANTED, /* LEASE_REQUEST: -ENOSPC, ephemeral, others wait for what there is */
+	LEASE_REFUSED_STALE,  /* LEASE_RELEASE, REVOKE_DONE or LEASE_RENEW name a lease that is over
+			       */
 	LEASE_REFUSALS
 };
 /* "sessions", "hello_timeout", ...: the metric's label. */
@@ -112,9 +120,11 @@ const char *lease_refusal_name(enum lease_refusal r);
 struct lease_stats {
 	stat_t sessions, sessions_total, clients; /* gauge, counter, gauge */
 	stat_t regions_leased, regions_revoking,
-		regions_kept;		   /* gauges; leased includes revoking */
+		regions_kept,		   /* gauges; leased includes revoking */
+		regions_spare;		   /* gauge: those leased that their holders can spare */
 	stat_t target_bytes, leased_bytes; /* gauges */
 	stat_t grants, releases, expiries, revocations, revoke_dones, forced, wipes; /* counters */
+	stat_t reclaims; /* counter: of the revocations, those of regions that could be spared */
 	stat_t refused[LEASE_REFUSALS];
 };
 
@@ -131,6 +141,7 @@ struct lease_region_info {
 	unsigned client; /* LEASED, REVOKING */
 	uint64_t region_id, epoch;
 	uint64_t deadline_ns; /* REVOKING */
+	bool spare;	      /* LEASED: its holder can spare it */
 };
 
 struct lease_client_info {
@@ -138,6 +149,7 @@ struct lease_client_info {
 	char name[CONTROL_NAME_BYTES];
 	bool connected;
 	unsigned regions, revoking; /* regions includes revoking */
+	unsigned spare;		    /* of the others */
 	uint64_t expires_ns;	    /* of its leases */
 };
 

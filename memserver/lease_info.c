@@ -27,6 +27,7 @@ void lease_book_region_info(
 		.region_id = region,
 		.epoch = r->epoch,
 		.deadline_ns = r->deadline_ns,
+		.spare = r->spare_ns != 0,
 	};
 }
 
@@ -46,6 +47,7 @@ bool lease_book_client_info(
 		.connected = c->session != NULL,
 		.regions = c->regions,
 		.revoking = c->revoking,
+		.spare = c->spare,
 		.expires_ns = c->expires_ns,
 	};
 	memcpy(out->identity, c->identity, sizeof(out->identity));
@@ -62,7 +64,7 @@ static int wrong(char *err, size_t err_bytes, const char *what, unsigned row)
 static int client_check(const struct lease_book *b, unsigned row, char *err, size_t err_bytes)
 {
 	const struct lease_client *c = &b->clients[row];
-	unsigned regions = 0, revoking = 0;
+	unsigned regions = 0, revoking = 0, spare = 0;
 
 	for (unsigned i = 0; i < b->nregions; i++) {
 		const struct lease_region *r = &b->regions[i];
@@ -70,12 +72,15 @@ static int client_check(const struct lease_book *b, unsigned row, char *err, siz
 		if (leased && r->client == row) {
 			regions++;
 			revoking += r->state == LEASE_REGION_REVOKING;
+			spare += r->spare_ns != 0;
 		}
 	}
-	if (regions != c->regions || revoking != c->revoking)
+	if (regions != c->regions || revoking != c->revoking || spare != c->spare)
 		return wrong(err, err_bytes, "a client's count of regions", row);
 	if (!c->used && (regions || c->session || c->has_token))
 		return wrong(err, err_bytes, "an unknown client holds something", row);
+	if (c->spare && !c->session)
+		return wrong(err, err_bytes, "a client without a session spares a region", row);
 	if (c->session && (!c->session->used || c->session->client != (int)row))
 		return wrong(err, err_bytes, "a client's session is not its own", row);
 	if (c->has_token && !c->session && !regions)
@@ -87,7 +92,7 @@ static int client_check(const struct lease_book *b, unsigned row, char *err, siz
 
 int lease_book_check(const struct lease_book *b, char *err, size_t err_bytes)
 {
-	unsigned leased = 0, revoking = 0, kept = 0, wiping = 0;
+	unsigned leased = 0, revoking = 0, kept = 0, wiping = 0, spare = 0, reclaiming = 0;
 
 	for (unsigned i = 0; i < b->nregions; i++) {
 		const struct lease_region *r = &b->regions[i];
@@ -99,9 +104,16 @@ int lease_book_check(const struct lease_book *b, char *err, size_t err_bytes)
 		revoking += r->state == LEASE_REGION_REVOKING;
 		kept += r->state == LEASE_REGION_FREE && r->memory;
 		wiping += r->state == LEASE_REGION_WIPING;
+		spare += r->spare_ns != 0;
+		reclaiming += r->reclaimed;
+		if (r->spare_ns && r->state != LEASE_REGION_LEASED)
+			return wrong(
+				err, err_bytes, "a region can be spared that is not leased", i);
+		if (r->reclaimed && r->state != LEASE_REGION_REVOKING)
+			return wrong(err, err_bytes, "a region is reclaimed but not revoked", i);
 	}
 	if (leased != b->leased || revoking != b->revoking || kept != b->kept ||
-		wiping != b->wiping)
+		wiping != b->wiping || spare != b->spare || reclaiming != b->reclaiming)
 		return wrong(err, err_bytes, "the counts of regions", 0);
 	if (kept + wiping > b->cfg.keep_regions)
 		return wrong(err, err_bytes, "too many regions are kept", kept + wiping);

@@ -21,6 +21,7 @@ struct lease_client {
 	uint64_t seen_ns;	       /* last valid message */
 	uint64_t expires_ns;	       /* its leases end */
 	unsigned regions, revoking;    /* held; revoking is part of regions */
+	unsigned spare;		       /* of those that are not being revoked */
 };
 
 struct lease_region {
@@ -29,6 +30,10 @@ struct lease_region {
 	unsigned client;
 	uint64_t epoch;
 	uint64_t deadline_ns; /* REVOKING */
+	uint64_t spare_ns; /* LEASED: since when its holder can spare it; 0: it does not say so */
+	uint64_t spare_round;	/* value of book.spare_round when it was last named so */
+	bool reclaimed;		/* REVOKING: for a client that needs the room */
+	unsigned reclaimed_for; /* that client */
 	struct lease_keys keys;
 };
 
@@ -43,6 +48,10 @@ struct lease_book {
 	bool draining;
 	uint64_t drain_ns; /* everything is taken then */
 	unsigned nregions, leased, revoking, kept, wiping;
+	unsigned spare, reclaiming;    /* regions */
+	bool spare_changed;	       /* since the last STATS */
+	uint64_t spare_round;	       /* LEASE_RENEWs looked at */
+	uint64_t reclaim_hold_ns;      /* lease_spare_is_held() until then */
 	uint64_t revoke_next_ns;       /* no deadline is earlier; UINT64_MAX: none */
 	uint64_t stats_sent_ns;	       /* last STATS to everybody */
 	struct control_msg stats_sent; /* its content */
@@ -54,8 +63,12 @@ struct lease_book {
 };
 
 /* lease_region.c */
-/* Leases one more region to a client; 0 or -ENOSPC, -EDQUOT, -ESHUTDOWN. */
-int lease_region_grant(struct lease_book *b, unsigned client, unsigned *region);
+/* Leases one more region to a client; 0 or -ENOSPC, -EDQUOT, -ESHUTDOWN. Unless it is for
+ * ephemeral copies, what others can spare is asked back when there is none. */
+int lease_region_grant(struct lease_book *b, unsigned client, bool ephemeral, unsigned *region);
+/* Asks for a region back, or shortens the time of a revocation under way. */
+void lease_region_revoke(
+	struct lease_book *b, unsigned region, uint64_t now_ns, uint64_t deadline_ns);
 /* Ends a lease. */
 void lease_region_end(struct lease_book *b, unsigned region);
 /* Ends every lease of a client. */
@@ -71,6 +84,24 @@ void lease_target_apply(struct lease_book *b);
 /* Revocations that are over, and one wipe. */
 void lease_regions_tick(struct lease_book *b, uint64_t now_ns);
 uint64_t lease_free_bytes(const struct lease_book *b);
+
+/* lease_spare.c */
+/* Since when the holder of a lease can spare it; 0: it cannot. */
+void lease_spare_mark(struct lease_book *b, unsigned region, uint64_t since_ns);
+/* A client can spare these regions, and no others of its own. What is not its own is counted. */
+void lease_spare_tell(
+	struct lease_book *b, unsigned client, const uint64_t *region, uint32_t count);
+/* A client that has no session says nothing. */
+void lease_spare_forget(struct lease_book *b, unsigned client);
+/* What all others can spare. */
+uint64_t lease_spare_bytes(const struct lease_book *b, unsigned client);
+/* There is no region left for this client: one that another can spare is asked back, unless one is
+ * already being asked back for it. */
+void lease_spare_reclaim(struct lease_book *b, unsigned client);
+/* The lease on the region ends. */
+void lease_spare_ended(struct lease_book *b, unsigned region);
+/* What is free, or will be, was asked back for somebody. */
+bool lease_spare_is_held(const struct lease_book *b);
 
 /* lease.c */
 void lease_client_send(struct lease_book *b, unsigned client, const struct control_msg *m);

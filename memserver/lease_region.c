@@ -67,7 +67,7 @@ static void region_retire(struct lease_book *b, unsigned region)
 	r->state = LEASE_REGION_FREE;
 }
 
-int lease_region_grant(struct lease_book *b, unsigned client, unsigned *out)
+int lease_region_grant(struct lease_book *b, unsigned client, bool ephemeral, unsigned *out)
 {
 	struct lease_client *c = &b->clients[client];
 	unsigned region;
@@ -82,7 +82,13 @@ int lease_region_grant(struct lease_book *b, unsigned client, unsigned *out)
 		return -EDQUOT;
 	}
 	if (b->leased >= target_regions(b)) {
+		if (!ephemeral)
+			lease_spare_reclaim(b, client);
 		lease_refuse(b, LEASE_REFUSED_SPACE);
+		return -ENOSPC;
+	}
+	if (ephemeral && lease_spare_is_held(b)) {
+		lease_refuse(b, LEASE_REFUSED_WANTED);
 		return -ENOSPC;
 	}
 	if (region_prepare(b, &region)) {
@@ -111,6 +117,7 @@ void lease_region_end(struct lease_book *b, unsigned region)
 	struct lease_client *c = &b->clients[r->client];
 
 	b->ops->region_unexport(b->ctx, region, r->client);
+	lease_spare_ended(b, region);
 	if (r->state == LEASE_REGION_REVOKING) {
 		b->revoking--;
 		c->revoking--;
@@ -163,14 +170,14 @@ void lease_region_tell(
 		out->revoke_ms = lease_ms_left(r->deadline_ns, now_ns);
 }
 
-/* Asks for a region back, or shortens the time of a revocation under way. */
-static void region_revoke(
+void lease_region_revoke(
 	struct lease_book *b, unsigned region, uint64_t now_ns, uint64_t deadline_ns)
 {
 	struct lease_region *r = &b->regions[region];
 	struct control_msg *m = &b->msg;
 
 	if (r->state == LEASE_REGION_LEASED) {
+		lease_spare_mark(b, region, 0);
 		r->state = LEASE_REGION_REVOKING;
 		b->revoking++;
 		b->clients[r->client].revoking++;
@@ -249,7 +256,7 @@ void lease_target_apply(struct lease_book *b)
 		for (unsigned i = 0; i < b->nregions; i++) {
 			enum lease_region_state s = b->regions[i].state;
 			if (s == LEASE_REGION_LEASED || s == LEASE_REGION_REVOKING)
-				region_revoke(b, i, now, b->drain_ns);
+				lease_region_revoke(b, i, now, b->drain_ns);
 		}
 		return;
 	}
@@ -257,7 +264,7 @@ void lease_target_apply(struct lease_book *b)
 		int region = revoke_choose(b);
 		if (region < 0)
 			return;
-		region_revoke(b, (unsigned)region, now, deadline);
+		lease_region_revoke(b, (unsigned)region, now, deadline);
 	}
 }
 

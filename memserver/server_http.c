@@ -20,6 +20,9 @@ static void metrics_regions(struct memserver *s, struct metrics *m)
 	metrics_gauge(m, "fallow_memserver_revoking_bytes",
 		(double)(stat_get(&st->regions_revoking) * region),
 		"Leased memory that was asked back.");
+	metrics_gauge(m, "fallow_memserver_spare_bytes",
+		(double)(stat_get(&st->regions_spare) * region),
+		"Leased memory that its holders use for ephemeral copies only.");
 	metrics_gauge(m, "fallow_memserver_kept_bytes",
 		(double)(stat_get(&st->regions_kept) * region), "Memory kept for the next lease.");
 	metrics_gauge(m, "fallow_memserver_held_bytes",
@@ -47,6 +50,8 @@ static void metrics_regions(struct memserver *s, struct metrics *m)
 	}
 	metrics_counter(m, "fallow_memserver_revocations_total", stat_get(&st->revocations),
 		"Regions asked back.");
+	metrics_counter(m, "fallow_memserver_reclaims_total", stat_get(&st->reclaims),
+		"Of these, regions with ephemeral copies only, for a client that needs the room.");
 	metrics_counter(m, "fallow_memserver_wipes_total", stat_get(&st->wipes),
 		"Regions wiped for the next lease.");
 	metrics_family(m, "fallow_memserver_refused_total", "counter",
@@ -171,12 +176,13 @@ static json_t *status_clients(struct memserver *s)
 		for (unsigned k = 0; k < 16; k++)
 			snprintf(identity + 2 * k, 3, "%02x", c.identity[k]);
 		uint64_t left_ms = c.expires_ns > now ? (c.expires_ns - now) / NS_PER_MS : 0;
-		json_array_append_new(list,
-			json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "identity", identity,
-				"name", c.name, "connected", c.connected, "regions",
-				(json_int_t)c.regions, "revoking", (json_int_t)c.revoking,
-				"leased_bytes", (json_int_t)(c.regions * s->cfg.region.size_bytes),
-				"expires_in_ms", (json_int_t)(c.regions ? left_ms : 0)));
+		json_array_append_new(
+			list, json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I}", "identity",
+				      identity, "name", c.name, "connected", c.connected, "regions",
+				      (json_int_t)c.regions, "revoking", (json_int_t)c.revoking,
+				      "spare", (json_int_t)c.spare, "leased_bytes",
+				      (json_int_t)(c.regions * s->cfg.region.size_bytes),
+				      "expires_in_ms", (json_int_t)(c.regions ? left_ms : 0)));
 	}
 	return list;
 }
@@ -188,13 +194,14 @@ static json_t *status_memory(struct memserver *s)
 	uint64_t target = stat_get(&st->target_bytes), leased = stat_get(&st->leased_bytes);
 	uint64_t left = lease_book_draining(s->book) || leased > target ? 0 : target - leased;
 
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "total_bytes",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "total_bytes",
 		(json_int_t)s->total_bytes, "available_bytes",
 		(json_int_t)s->sample.available_bytes, "min_bytes",
 		(json_int_t)memserver_amount_bytes(s, &s->cfg.memory.min), "max_bytes",
 		(json_int_t)memserver_amount_bytes(s, &s->cfg.memory.max), "target_bytes",
 		(json_int_t)target, "leased_bytes", (json_int_t)leased, "revoking_bytes",
-		(json_int_t)(stat_get(&st->regions_revoking) * region), "kept_bytes",
+		(json_int_t)(stat_get(&st->regions_revoking) * region), "spare_bytes",
+		(json_int_t)(stat_get(&st->regions_spare) * region), "kept_bytes",
 		(json_int_t)(stat_get(&st->regions_kept) * region), "held_bytes",
 		(json_int_t)(memory_regions(s->memory) * region), "free_bytes",
 		(json_int_t)(left - left % region));

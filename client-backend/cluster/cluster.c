@@ -129,8 +129,11 @@ static int donor_stats(struct donor *d, const struct control_msg *m)
 	if (m->stats.free_bytes > m->stats.total_bytes)
 		return -EPROTO;
 	if (m->stats.free_bytes > d->stats_free)
-		d->refused_until_ns = 0;
+		d->refusal[false].until_ns = d->refusal[true].until_ns = 0;
+	if (m->stats.spare_bytes > d->stats_spare)
+		d->refusal[false].until_ns = 0;
 	d->stats_free = m->stats.free_bytes;
+	d->stats_spare = m->stats.spare_bytes;
 	d->stats_total = m->stats.total_bytes;
 	d->stats_known = true;
 	return 0;
@@ -226,15 +229,17 @@ uint64_t cluster_tick(struct cluster *c)
 	return c->due_ns;
 }
 
-void cluster_want_regions(struct cluster *c, unsigned lane, unsigned count)
+void cluster_want_regions(struct cluster *c, unsigned lane, unsigned count, bool ephemeral)
 {
 	if (lane >= c->cfg.lanes)
 		return;
 	c->lanes[lane].wanted = count;
+	c->lanes[lane].ephemeral = ephemeral;
 	placement_run(c);
 }
 
-void cluster_region_released(
+/* The lease that a lane speaks of; NULL: its word crossed our own that the lease is lost. */
+static struct lease *lane_lease(
 	struct cluster *c, unsigned lane, const struct engine_region_desc *desc)
 {
 	for (unsigned i = 0; i < c->ndonors; i++) {
@@ -243,12 +248,28 @@ void cluster_region_released(
 		if (strcmp(d->cfg.name, desc->donor_name))
 			continue;
 		struct lease *l = lease_find(c, d, desc->region_id, desc->epoch);
-		/* The lane's word may cross our own that the lease is lost. */
-		if (l && l->state != LEASE_ENDED && l->lane == lane) {
-			lease_end_tell(c, l);
-			placement_run(c);
-		}
-		return;
+		return l && l->state != LEASE_ENDED && l->lane == lane ? l : NULL;
+	}
+	return NULL;
+}
+
+void cluster_region_spare(
+	struct cluster *c, unsigned lane, const struct engine_region_desc *desc, bool spare)
+{
+	struct lease *l = lane_lease(c, lane, desc);
+
+	if (l && l->state == LEASE_HELD)
+		lease_spare_set(c, l, spare);
+}
+
+void cluster_region_released(
+	struct cluster *c, unsigned lane, const struct engine_region_desc *desc)
+{
+	struct lease *l = lane_lease(c, lane, desc);
+
+	if (l) {
+		lease_end_tell(c, l);
+		placement_run(c);
 	}
 }
 
@@ -286,6 +307,8 @@ void cluster_donor_info(const struct cluster *c, unsigned donor, struct cluster_
 		.revoking_bytes = d->revoking_bytes,
 		.donor_free_bytes = d->stats_free,
 		.donor_total_bytes = d->stats_total,
+		.spare_bytes = d->spare_bytes,
+		.donor_spare_bytes = d->stats_spare,
 		.sessions = d->sessions,
 		.bad_data = d->bad_data,
 		.lost_regions = d->lost_regions,

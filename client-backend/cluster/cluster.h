@@ -72,7 +72,11 @@ int cluster_message(struct cluster *c, unsigned donor, const struct control_msg 
 uint64_t cluster_tick(struct cluster *c);
 
 /* From lanes. */
-void cluster_want_regions(struct cluster *c, unsigned lane, unsigned count);
+/* ephemeral: for copies of ephemeral segments only, so they take nothing from other backends. */
+void cluster_want_regions(struct cluster *c, unsigned lane, unsigned count, bool ephemeral);
+/* The lane's region holds nothing but such copies and could go to another backend, or no longer so. */
+void cluster_region_spare(
+	struct cluster *c, unsigned lane, const struct engine_region_desc *d, bool spare);
 void cluster_region_released(struct cluster *c, unsigned lane, const struct engine_region_desc *d);
 void cluster_bad_data(struct cluster *c, unsigned donor);
 
@@ -84,6 +88,8 @@ struct cluster_donor_info {
 	enum cluster_transport transport;
 	bool draining;
 	uint64_t leased_bytes, revoking_bytes, donor_free_bytes, donor_total_bytes;
+	uint64_t spare_bytes;	    /* of leased_bytes: ephemeral copies only, others may have it */
+	uint64_t donor_spare_bytes; /* the same of other backends, as the donor says */
 	uint64_t sessions, bad_data, lost_regions, refused_leases;
 	int64_t rtt_ns; /* last heartbeat; -1 unknown */
 };

@@ -15,6 +15,9 @@
 #define CLUSTER_REFUSED_MIN_NS (250 * CLUSTER_MS)
 #define CLUSTER_REFUSED_MAX_NS (10000 * CLUSTER_MS)
 
+/* A donor is told at most this often which leases became spare, or are no longer. */
+#define CLUSTER_SPARE_NS (1000 * CLUSTER_MS)
+
 /*
  * Bad data: every record or segment that fails verification adds one point, every minute takes one
  * away. A donor that reaches BAD_POINTS gets no new placements until it is back at zero.
@@ -35,6 +38,7 @@ struct lease {
 	enum lease_state state;
 	bool listed;	     /* seen in the list being received */
 	bool keys_changed;   /* the list being received has other keys than the lane knows */
+	bool spare;	     /* another backend may have it: the lane said so */
 	bool revoke_asked;   /* the list being received says it is being revoked */
 	uint64_t revoke_ns;  /* LEASE_REVOKING or revoke_asked: the deadline */
 	uint64_t expires_ns; /* by our clock, counted from when the last renewal was sent */
@@ -42,6 +46,10 @@ struct lease {
 	bool end_told; /* LEASE_ENDED: LEASE_RELEASE or REVOKE_DONE was sent in this session */
 	struct lease *next, **pprev;	       /* of its donor */
 	struct lease *hash_next, **hash_pprev; /* of its bucket */
+};
+
+struct refusal {
+	uint64_t until_ns, backoff_ns;
 };
 
 struct donor {
@@ -69,7 +77,7 @@ struct donor {
 	enum cluster_transport transport;
 	uint32_t domain;
 	bool draining;
-	uint64_t stats_free, stats_total;
+	uint64_t stats_free, stats_total, stats_spare;
 	bool stats_known;
 
 	/* heartbeat: one at a time */
@@ -80,12 +88,14 @@ struct donor {
 	unsigned listed;
 	bool renewing; /* a renewal is unanswered */
 	uint64_t renew_sent_ns, renew_seq, renew_next_ns;
+	bool spare_changed; /* since the last renewal was sent */
 
 	/* lease request: one at a time */
 	bool asking;
 	unsigned asking_lane;
+	bool asking_ephemeral;
 	uint64_t request_id, request_sent_ns;
-	uint64_t refused_until_ns, refused_backoff_ns;
+	struct refusal refusal[2]; /* of requests; of those for ephemeral copies only */
 
 	unsigned bad_points;
 	uint64_t bad_decay_ns; /* when the next point goes */
@@ -94,6 +104,7 @@ struct donor {
 	struct lease *leases;
 	unsigned nleases;
 	uint64_t held_bytes, revoking_bytes; /* held includes revoking */
+	uint64_t spare_bytes;		     /* of held that are not revoking */
 	uint64_t sessions, bad_data, lost_regions, refused_leases;
 	int64_t rtt_ns;
 };
@@ -101,6 +112,7 @@ struct donor {
 struct lane_want {
 	unsigned wanted; /* regions, as the lane said last, less those given since */
 	unsigned asked;	 /* requests under way for it */
+	bool ephemeral;	 /* what is wanted is for copies of ephemeral segments only */
 };
 
 struct cluster {
@@ -145,6 +157,8 @@ void lease_free(struct cluster *c, struct lease *l);
 void lease_hold(struct cluster *c, struct lease *l); /* a new one becomes LEASE_HELD */
 void lease_lost(
 	struct cluster *c, struct lease *l); /* tells the lane; the entry is LEASE_ENDED then */
+/* Another backend may have it, or not. */
+void lease_spare_set(struct cluster *c, struct lease *l, bool spare);
 void lease_end_tell(struct cluster *c, struct lease *l);
 void lease_all_lost(struct cluster *c, struct donor *d); /* tells the lanes and frees the entries */
 int lease_list(struct cluster *c, struct donor *d, const struct control_msg *m);

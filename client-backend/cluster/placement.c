@@ -14,11 +14,12 @@ void placement_request_forget(struct cluster *c, struct donor *d)
 
 static void request_refused(struct cluster *c, struct donor *d)
 {
-	uint64_t b = d->refused_backoff_ns ? d->refused_backoff_ns : CLUSTER_REFUSED_MIN_NS;
+	struct refusal *r = &d->refusal[d->asking_ephemeral];
+	uint64_t b = r->backoff_ns ? r->backoff_ns : CLUSTER_REFUSED_MIN_NS;
 
 	d->refused_leases++;
-	d->refused_until_ns = env_now_ns(c->env) + b / 2 + env_random(c->env) % (b / 2 + 1);
-	d->refused_backoff_ns = b > CLUSTER_REFUSED_MAX_NS / 2 ? CLUSTER_REFUSED_MAX_NS : b * 2;
+	r->until_ns = env_now_ns(c->env) + b / 2 + env_random(c->env) % (b / 2 + 1);
+	r->backoff_ns = b > CLUSTER_REFUSED_MAX_NS / 2 ? CLUSTER_REFUSED_MAX_NS : b * 2;
 }
 
 int placement_grant(struct cluster *c, struct donor *d, const struct control_msg *m)
@@ -49,7 +50,7 @@ int placement_grant(struct cluster *c, struct donor *d, const struct control_msg
 	l->keys_changed = false;
 	placement_request_forget(c, d);
 	lease_hold(c, l);
-	d->refused_backoff_ns = 0;
+	d->refusal[d->asking_ephemeral].backoff_ns = 0;
 	d->stats_free -= d->stats_free < g->len_bytes ? d->stats_free : g->len_bytes;
 	if (c->lanes[lane].wanted)
 		c->lanes[lane].wanted--;
@@ -70,10 +71,14 @@ static uint64_t free_bytes(const struct donor *d)
 	return d->stats_known ? d->stats_free : d->region_bytes;
 }
 
-static bool may_lease(const struct cluster *c, const struct donor *d, uint64_t now)
+/* What others can spare is taken back for what is more than an ephemeral copy. */
+static bool may_lease(
+	const struct cluster *c, const struct donor *d, const struct lane_want *w, uint64_t now)
 {
 	return d->phase == DONOR_UP && !d->distrusted && !d->draining &&
-	       now >= d->refused_until_ns && free_bytes(d) >= d->region_bytes &&
+	       now >= d->refusal[w->ephemeral].until_ns &&
+	       (free_bytes(d) >= d->region_bytes ||
+		       (!w->ephemeral && d->stats_spare >= d->region_bytes)) &&
 	       c->held_bytes + c->asked_bytes + d->region_bytes <= c->cfg.max_lease_bytes;
 }
 
@@ -118,7 +123,7 @@ static uint64_t lane_level(const struct cluster *c, unsigned lane, uint64_t now)
 
 		if (d->asking && now >= d->request_sent_ns + c->cfg.suspect_ns)
 			continue;
-		if (may_lease(c, d, now) && n < level)
+		if (may_lease(c, d, &c->lanes[lane], now) && n < level)
 			level = n;
 	}
 	return level;
@@ -140,7 +145,7 @@ static struct donor *donor_choose(struct cluster *c, unsigned lane, uint64_t now
 	for (unsigned i = 0; i < c->ndonors; i++) {
 		struct donor *d = &c->donors[i];
 
-		if (may_lease(c, d, now) && !d->asking &&
+		if (may_lease(c, d, &c->lanes[lane], now) && !d->asking &&
 			lane_bytes(d, lane) < level + d->region_bytes)
 			fit[candidates++] = d;
 	}
@@ -161,9 +166,11 @@ static struct donor *donor_choose(struct cluster *c, unsigned lane, uint64_t now
 static void request_send(struct cluster *c, struct donor *d, unsigned lane, uint64_t now)
 {
 	struct control_msg m = {.type = CONTROL_LEASE_REQUEST,
-		.lease_request = {.request_id = ++c->next_request_id}};
+		.lease_request = {
+			.request_id = ++c->next_request_id, .ephemeral = c->lanes[lane].ephemeral}};
 
 	d->asking = true;
+	d->asking_ephemeral = c->lanes[lane].ephemeral;
 	d->asking_lane = lane;
 	d->request_id = c->next_request_id;
 	d->request_sent_ns = now;
@@ -198,16 +205,17 @@ void placement_run(struct cluster *c)
 uint64_t placement_next_ns(const struct cluster *c)
 {
 	uint64_t next = CLUSTER_NEVER, now = env_now_ns(c->env);
-	bool waiting = false;
+	bool waiting[2] = {false, false};
 
 	for (unsigned i = 0; i < c->cfg.lanes; i++)
-		waiting |= c->lanes[i].wanted > c->lanes[i].asked;
-	for (unsigned i = 0; waiting && i < c->ndonors; i++) {
-		const struct donor *d = &c->donors[i];
+		waiting[c->lanes[i].ephemeral] |= c->lanes[i].wanted > c->lanes[i].asked;
+	for (unsigned i = 0; i < 2 * c->ndonors; i++) {
+		const struct donor *d = &c->donors[i / 2];
+		uint64_t until = d->refusal[i % 2].until_ns;
 
-		if (d->phase == DONOR_UP && !d->asking && d->refused_until_ns > now &&
-			d->refused_until_ns < next)
-			next = d->refused_until_ns;
+		if (waiting[i % 2] && d->phase == DONOR_UP && !d->asking && until > now &&
+			until < next)
+			next = until;
 	}
 	return next;
 }

@@ -62,12 +62,24 @@ struct lease *lease_new(struct cluster *c, struct donor *d, uint64_t id, uint64_
 	return l;
 }
 
+void lease_spare_set(struct cluster *c, struct lease *l, bool spare)
+{
+	struct donor *d = &c->donors[l->donor];
+
+	if (l->spare == spare)
+		return;
+	l->spare = spare;
+	d->spare_bytes += spare ? l->desc.len_bytes : -l->desc.len_bytes;
+	d->spare_changed = true;
+}
+
 static void bytes_out(struct cluster *c, struct lease *l)
 {
 	struct donor *d = &c->donors[l->donor];
 
 	if (l->state == LEASE_ENDED)
 		return;
+	lease_spare_set(c, l, false);
 	d->held_bytes -= l->desc.len_bytes;
 	c->held_bytes -= l->desc.len_bytes;
 	if (l->state == LEASE_REVOKING)
@@ -170,6 +182,7 @@ static void revoke_begin(struct cluster *c, struct lease *l)
 {
 	struct donor *d = &c->donors[l->donor];
 
+	lease_spare_set(c, l, false);
 	l->state = LEASE_REVOKING;
 	d->revoking_bytes += l->desc.len_bytes;
 	c->ops->region_revoke(c->ctx, l->lane, &l->desc);
@@ -283,6 +296,30 @@ int lease_revoke(struct cluster *c, struct donor *d, const struct control_msg *m
 	return 0;
 }
 
+/* Sooner than the leases need it when the donor has something to learn. */
+static uint64_t renew_due_ns(const struct donor *d)
+{
+	uint64_t soon = d->renew_sent_ns + CLUSTER_SPARE_NS;
+
+	return d->spare_changed && soon < d->renew_next_ns ? soon : d->renew_next_ns;
+}
+
+static void renew_send(struct cluster *c, struct donor *d, uint64_t now)
+{
+	struct control_msg m = {.type = CONTROL_LEASE_RENEW};
+
+	for (const struct lease *l = d->leases; l && m.lease_renew.count < CONTROL_SPARE_PER_MSG;
+		l = l->next)
+		if (l->spare)
+			m.lease_renew.spare[m.lease_renew.count++] = l->desc.region_id;
+	d->spare_changed = false;
+	d->renewing = true;
+	d->renew_sent_ns = now;
+	d->renew_next_ns = now + d->ttl_ns / 3;
+	donor_send(c, d, &m);
+	d->renew_seq = d->send_seq;
+}
+
 void lease_tick(struct cluster *c, struct donor *d, uint64_t now)
 {
 	for (struct lease *l = d->leases, *next; l; l = next) {
@@ -299,14 +336,8 @@ void lease_tick(struct cluster *c, struct donor *d, uint64_t now)
 		if (expired && d->reconciled)
 			end_send(c, d, l, CONTROL_LEASE_RELEASE);
 	}
-	if (!d->reconciled || d->renewing || !d->leases || now < d->renew_next_ns)
-		return;
-	struct control_msg m = {.type = CONTROL_LEASE_RENEW};
-	d->renewing = true;
-	d->renew_sent_ns = now;
-	d->renew_next_ns = now + d->ttl_ns / 3;
-	donor_send(c, d, &m);
-	d->renew_seq = d->send_seq;
+	if (d->reconciled && !d->renewing && d->leases && now >= renew_due_ns(d))
+		renew_send(c, d, now);
 }
 
 uint64_t lease_next_ns(const struct cluster *c, const struct donor *d)
@@ -314,7 +345,7 @@ uint64_t lease_next_ns(const struct cluster *c, const struct donor *d)
 	uint64_t next = CLUSTER_NEVER;
 
 	if (d->reconciled && !d->renewing && d->leases)
-		next = d->renew_next_ns;
+		next = renew_due_ns(d);
 	for (const struct lease *l = d->leases; l; l = l->next) {
 		if (l->state == LEASE_ENDED)
 			continue;

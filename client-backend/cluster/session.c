@@ -68,7 +68,7 @@ void donor_session_end(struct cluster *c, struct donor *d, const char *why)
 	d->acked = d->reconciled = d->list_open = d->renewing = false;
 	d->hb_sent_ns = 0;
 	d->stats_known = false;
-	d->stats_free = 0;
+	d->stats_free = d->stats_spare = 0;
 	placement_request_forget(c, d);
 	for (struct lease *l = d->leases; l; l = l->next)
 		l->end_told = l->listed = false;
@@ -157,7 +157,8 @@ void donor_up(struct cluster *c, struct donor *d)
 	d->reason = "";
 	d->alive_ns = now;
 	d->backoff_ns = c->cfg.reconnect_min_ns;
-	d->refused_until_ns = d->refused_backoff_ns = 0;
+	d->refusal[false] = d->refusal[true] = (struct refusal){0};
+	d->spare_changed = d->spare_bytes > 0; /* the donor knows of none */
 	d->renew_next_ns = d->hello_sent_ns + d->ttl_ns / 3;
 	d->hb_next_ns = now;
 	/* The old token ended with the old session, and its connections with it. */

@@ -561,6 +561,7 @@ uint64_t engine_tick(struct engine *e)
 	}
 	move_tick(e, now, &wake);
 	ephemeral_tick(e, now, &wake);
+	spare_tick(e, now, &wake);
 	puts_run(e, now, &wake);
 	fetch_tick(e, now, &wake);
 	if ((e->wanted || e->regions_revoking) && e->settle_at_ns < wake)

@@ -130,8 +130,12 @@ struct engine_ops {
 	void (*io_abandon)(void *ctx, struct engine_io *io);
 	/* Posts what was started since the last kick. */
 	void (*io_kick)(void *ctx);
-	/* The lane would like `count` more regions (0: no more needed); repeated while it lasts. */
-	void (*want_regions)(void *ctx, unsigned count);
+	/* The lane would like `count` more regions (0: no more needed); repeated while it lasts.
+	 * ephemeral: for copies of ephemeral segments only. */
+	void (*want_regions)(void *ctx, unsigned count, bool ephemeral);
+	/* The region holds nothing but copies of ephemeral segments and is not needed for more, or
+	 * no longer so; not, until this is called. Ends with the region. Optional. */
+	void (*region_spare)(void *ctx, const struct engine_region_desc *region, bool spare);
 	/* Nothing of ours is in the region any more and engine_region_drop() was done: release the
 	 * lease. */
 	void (*region_released)(void *ctx, const struct engine_region_desc *region);

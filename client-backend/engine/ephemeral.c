@@ -3,10 +3,11 @@
 #include "client-backend/engine/impl.h"
 
 #define SETTLE_NS     10000000ull
-#define REPLACE_NS    1000000000ull /* a region may come first, before older copies make way */
-#define LOOKS	      64u	    /* segments looked at for one that fits */
-#define CROWDED_SHARE 8u	    /* of rows and entries: left to others */
-#define SAME_SHARE    16u	    /* of the entries: what same-filled pages may keep of them */
+#define REVOKED_NS    10000000000ull /* none is asked for: others needed the room */
+#define REPLACE_NS    1000000000ull  /* a region may come first, before older copies make way */
+#define LOOKS	      64u	     /* segments looked at for one that fits */
+#define CROWDED_SHARE 8u	     /* of rows and entries: left to others */
+#define SAME_SHARE    16u	     /* of the entries: what same-filled pages may keep of them */
 #define ANY_DONOR     ENGINE_MAX_DONORS
 /* Names remembered: of pages forgotten, one for so many entries of the index; of pages read from
  * donors, one for so many pages that the local tier holds uncompressed. */
@@ -369,8 +370,9 @@ bool ephemeral_drop_on(struct engine *e, unsigned donor)
 bool ephemeral_wants_region(const struct engine *e, uint64_t now)
 {
 	return e->unplaced_ns && now < e->unplaced_last_ns + 5 * SETTLE_NS &&
-	       !move_spill_waits(e) && e->reserve_need.short_segments == 0 &&
-	       !reserve_is_asking(e) && !reserve_is_refusing(e) && !region_others_want(e, now);
+	       !(e->revoked_ns && now < e->revoked_ns + REVOKED_NS) && !move_spill_waits(e) &&
+	       e->reserve_need.short_segments == 0 && !reserve_is_asking(e) &&
+	       !reserve_is_refusing(e) && !region_others_want(e, now);
 }
 
 /* A slot for a copy; when all that is to spare is used, that of an older copy, but not before a

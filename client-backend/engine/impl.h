@@ -162,6 +162,7 @@ struct region_vol {
 	struct list ephemeral[2];   /* copies of ephemeral segments, new and main, oldest first */
 	uint32_t ephemeral_copies;
 	bool revoking;
+	bool told_spare; /* what ops.region_spare() said last */
 };
 
 struct donor_vol {
@@ -371,10 +372,13 @@ struct engine {
 	uint64_t lack_since_ns; /* the same, whether or not there is a row for one more */
 	uint32_t wanted;
 	bool unplaced;		 /* a copy found no donor since the last region came */
+	bool spare_look;	 /* which regions are spare may have changed: spare.c */
 	uint32_t unplaced_slots; /* of the last region that came */
 	uint64_t shed_at_ns;
 	uint32_t regions_tried; /* came while a grant was being tried: given back if not needed */
 	uint64_t settle_at_ns;
+	uint64_t revoked_ns;  /* when a region was last asked back; 0: never */
+	uint64_t spare_at_ns; /* that is not looked at before */
 
 	/* requests */
 	struct req_list put_wait, get_wait, plug;
@@ -629,6 +633,8 @@ static inline uint32_t donor_room(const struct engine *e, unsigned donor)
 	return d->up && !d->suspect ? donor_slots(d) : 0;
 }
 
+/* The most copies that a segment which waits for them asks for. */
+unsigned region_copies_wanted(const struct engine *e);
 uint32_t region_low_water(const struct engine *e); /* free slots on donors to keep at hand */
 uint32_t disk_slot_take(struct engine *e);	   /* NONE */
 void disk_slot_return(struct engine *e, uint32_t slot);
@@ -670,6 +676,9 @@ void direct_hold(struct fetch *f, struct engine_req *r, const struct attempt *a)
 void direct_tick(struct engine *e, struct fetch *f, uint64_t now, uint64_t *wake);
 /* A slot that is not used any more but read from: it is returned when that has ended. */
 bool direct_keeps_slot(struct engine *e, uint32_t region, uint32_t slot);
+
+/* ---- spare.c ---- */
+void spare_tick(struct engine *e, uint64_t now, uint64_t *wake);
 
 /* ---- move.c ---- */
 void move_init(struct engine *e, uint8_t *staging);

@@ -49,6 +49,7 @@ void disk_slot_return(struct engine *e, uint32_t slot)
 
 static void donor_count(struct engine *e, uint32_t region, int32_t slots)
 {
+	e->spare_look = true;
 	if (!e->rv[region].revoking)
 		region_donor(e, region)->free_slots += (uint32_t)slots;
 }
@@ -98,8 +99,9 @@ static void region_derive(struct engine *e, uint32_t region)
 	list_init(&v->ephemeral[1]);
 	v->ephemeral_copies = 0;
 	v->live_bytes = 0;
-	v->revoking = false;
+	v->revoking = v->told_spare = false;
 	v->generation++;
+	e->spare_look = true;
 	e->donor[d->donor].free_slots += v->slots;
 	e->donor[d->donor].regions++;
 	e->donor[d->donor].domain = d->domain;
@@ -174,6 +176,7 @@ static void region_drop(struct engine *e, uint32_t region)
 	region_donor(e, region)->regions--;
 	v->revoking = false;
 	v->generation++;
+	e->spare_look = true;
 	stat_sub(&e->stats.regions, 1);
 	stat_sub(&e->stats.remote_slots, v->slots);
 	__atomic_store_n(&e->region[region].used, 0, __ATOMIC_RELEASE);
@@ -248,6 +251,8 @@ void engine_region_revoke(struct engine *e, unsigned region)
 		return;
 	donor_slots_add(e, region, -1);
 	e->rv[region].revoking = true;
+	e->spare_look = true;
+	e->revoked_ns = now_ns(e);
 	e->regions_revoking++;
 	stat_set(&e->stats.regions_revoking, e->regions_revoking);
 	region_each_copy(e, region, copy_doomed);
@@ -301,8 +306,7 @@ static bool region_is_in_the_way(const struct engine *e, const struct donor_vol 
 	return donor_slots(d) >= e->reserve_need.remote_segments + region_low_water(e) + slots;
 }
 
-/* The most copies that a segment which waits for them asks for. */
-static unsigned copies_wanted(const struct engine *e)
+unsigned region_copies_wanted(const struct engine *e)
 {
 	unsigned copies = ENGINE_MAX_COPIES;
 
@@ -330,7 +334,7 @@ bool region_others_want(const struct engine *e, uint64_t now)
 static bool region_is_waited_for(const struct engine *e, unsigned donors, uint64_t now)
 {
 	return e->lack_since_ns && now >= e->lack_since_ns + SHED_NS &&
-	       (e->unplaced || donors < copies_wanted(e));
+	       (e->unplaced || donors < region_copies_wanted(e));
 }
 
 /*
@@ -415,6 +419,7 @@ void engine_donor_state(struct engine *e, unsigned donor, bool up, bool suspect)
 	}
 	e->donor[donor].up = up;
 	e->donor[donor].suspect = suspect;
+	e->spare_look = true;
 	reserve_look(e);
 }
 
@@ -590,15 +595,16 @@ static uint32_t reserve_want(struct engine *e, uint32_t free_slots)
 void region_want(struct engine *e, uint64_t now)
 {
 	uint32_t free_slots, want = 0;
+	bool ephemeral = false;
 	uint32_t low = region_low_water(e);
 	unsigned donors = donors_with_room(e, &free_slots);
 
 	if (e->short_rows == 0 && e->kinds[SEG_DIRTY] == 0)
 		e->unplaced = false;
-	if (copies_wanted(e) > 0 || e->short_rows > 0) {
+	if (region_copies_wanted(e) > 0 || e->short_rows > 0) {
 		if (free_slots < low)
 			want = 1;
-		else if (donors < copies_wanted(e) && free_slots < 4 * low)
+		else if (donors < region_copies_wanted(e) && free_slots < 4 * low)
 			want = 1;
 		else if (e->unplaced && free_slots < unplaced_limit(e))
 			want = 1;
@@ -618,16 +624,18 @@ void region_want(struct engine *e, uint64_t now)
 	uint64_t rows_free = e->cfg.max_regions - stat_get(&e->stats.regions);
 	if (want > rows_free)
 		want = (uint32_t)rows_free;
-	if (!want)
-		e->want_since_ns = 0;
-	else if (!e->want_since_ns)
-		e->want_since_ns = now;
+	if (!want != !e->want_since_ns) {
+		e->want_since_ns = want ? now : 0;
+		e->spare_look = true;
+	}
 	if (e->cfg.want_since_ns)
 		atomic_store_explicit(
 			&e->cfg.want_since_ns[e->cfg.lane], e->want_since_ns, memory_order_relaxed);
-	if (!want && rows_free > 0 && ephemeral_wants_region(e, now))
+	if (!want && rows_free > 0 && ephemeral_wants_region(e, now)) {
 		want = 1;
+		ephemeral = true;
+	}
 	if (want || e->wanted)
-		e->ops.want_regions(e->ops_ctx, want);
+		e->ops.want_regions(e->ops_ctx, want, ephemeral);
 	e->wanted = want;
 }

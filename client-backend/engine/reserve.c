@@ -542,6 +542,7 @@ int engine_pool_reserve(struct engine *e, uint32_t id, const struct engine_reser
 	*possible_pages = 0;
 	if (!p)
 		return -ENOENT;
+	e->spare_look = true;
 	if (!(p->desc.flags & ENGINE_POOL_PERSISTENT) || r->pages >> PAGES_BITS ||
 		r->objects > e->cfg.max_objects)
 		return -EINVAL;

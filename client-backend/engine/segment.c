@@ -359,6 +359,7 @@ static void ephemeral_copies_add(struct engine *e, uint32_t row, uint32_t region
 {
 	unsigned of = e->seg[row].main;
 
+	e->spare_look = true;
 	e->rv[region].ephemeral_copies += (uint32_t)change;
 	e->ephemeral_away[of] += (uint32_t)change;
 	if (!e->rv[region].revoking)

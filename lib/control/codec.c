@@ -191,6 +191,10 @@ static const char *msg_wrong(const struct control_msg *m)
 		return m->revoke_done.epoch ? NULL : "revoke_done.epoch is 0";
 	case CONTROL_REVOKE:
 		return m->revoke.epoch ? NULL : "revoke.epoch is 0";
+	case CONTROL_LEASE_RENEW:
+		return m->lease_renew.count > CONTROL_SPARE_PER_MSG
+			       ? "lease_renew: more than 1024 spare regions"
+			       : NULL;
 	case CONTROL_STATS:
 		if (m->stats.free_bytes > m->stats.total_bytes)
 			return "stats.free_bytes is more than stats.total_bytes";
@@ -202,7 +206,6 @@ static const char *msg_wrong(const struct control_msg *m)
 			return "error.text is too long or not printable UTF-8";
 		return NULL;
 	case CONTROL_LEASE_REQUEST:
-	case CONTROL_LEASE_RENEW:
 	case CONTROL_HEARTBEAT:
 	case CONTROL_DRAIN:
 		return NULL;
@@ -358,8 +361,11 @@ static ssize_t encode_small(const struct control_msg *m, void *buf, size_t cap)
 	switch (m->type) {
 	case CONTROL_LEASE_REQUEST:
 		request.request_id = m->lease_request.request_id;
+		request.ephemeral = m->lease_request.ephemeral;
 		return pack(&request.base, m->type, buf, cap);
 	case CONTROL_LEASE_RENEW:
+		renew.n_spare = m->lease_renew.count;
+		renew.spare = (uint64_t *)m->lease_renew.spare;
 		return pack(&renew.base, m->type, buf, cap);
 	case CONTROL_HEARTBEAT:
 		beat.sequence = m->heartbeat.sequence;
@@ -368,6 +374,7 @@ static ssize_t encode_small(const struct control_msg *m, void *buf, size_t cap)
 		stats.total_bytes = m->stats.total_bytes;
 		stats.leased_bytes = m->stats.leased_bytes;
 		stats.free_bytes = m->stats.free_bytes;
+		stats.spare_bytes = m->stats.spare_bytes;
 		return pack(&stats.base, m->type, buf, cap);
 	default:
 		drain.deadline_ms = m->drain.deadline_ms;
@@ -455,8 +462,19 @@ static const char *decode_lease_grant(const Fallow__Control__LeaseGrant *w, stru
 	return NULL;
 }
 
+static const char *decode_lease_renew(const Fallow__Control__LeaseRenew *w, struct control_msg *m)
+{
+	if (w->n_spare > CONTROL_SPARE_PER_MSG)
+		return "lease_renew: more than 1024 spare regions";
+	m->lease_renew.count = (uint32_t)w->n_spare;
+	if (w->n_spare)
+		memcpy(m->lease_renew.spare, w->spare, w->n_spare * sizeof(w->spare[0]));
+	return NULL;
+}
+
 static const char *decode_small(const ProtobufCMessage *body, struct control_msg *m)
 {
+	const Fallow__Control__LeaseRequest *request = (const void *)body;
 	const Fallow__Control__Revoke *revoke = (const void *)body;
 	const Fallow__Control__LeaseRelease *release = (const void *)body;
 	const Fallow__Control__RevokeDone *done = (const void *)body;
@@ -465,8 +483,8 @@ static const char *decode_small(const ProtobufCMessage *body, struct control_msg
 
 	switch (m->type) {
 	case CONTROL_LEASE_REQUEST:
-		m->lease_request.request_id =
-			((const Fallow__Control__LeaseRequest *)body)->request_id;
+		m->lease_request.request_id = request->request_id;
+		m->lease_request.ephemeral = request->ephemeral;
 		return NULL;
 	case CONTROL_LEASE_RELEASE:
 		m->lease_release.region_id = release->region_id;
@@ -488,6 +506,7 @@ static const char *decode_small(const ProtobufCMessage *body, struct control_msg
 		m->stats.total_bytes = stats->total_bytes;
 		m->stats.leased_bytes = stats->leased_bytes;
 		m->stats.free_bytes = stats->free_bytes;
+		m->stats.spare_bytes = stats->spare_bytes;
 		return NULL;
 	case CONTROL_DRAIN:
 		m->drain.deadline_ms = ((const Fallow__Control__Drain *)body)->deadline_ms;
@@ -513,6 +532,8 @@ static const char *decode_body(const ProtobufCMessage *body, struct control_msg 
 		return decode_leases((const Fallow__Control__Leases *)body, m);
 	case CONTROL_LEASE_GRANT:
 		return decode_lease_grant((const Fallow__Control__LeaseGrant *)body, m);
+	case CONTROL_LEASE_RENEW:
+		return decode_lease_renew((const Fallow__Control__LeaseRenew *)body, m);
 	default:
 		return decode_small(body, m);
 	}

@@ -8,6 +8,7 @@
 #define CONTROL_VERSION        1
 #define CONTROL_NAME_BYTES     64  /* with the final NUL */
 #define CONTROL_LEASES_PER_MSG 256 /* longer lists are sent as several messages, `more` set */
+#define CONTROL_SPARE_PER_MSG  1024 /* what is more is not told, and not taken */
 
 /*
  * Who sends: C the backend (client), S the memory server.
@@ -71,7 +72,12 @@ struct control_msg {
 		} leases;
 		struct {
 			uint64_t request_id;
+			bool ephemeral; /* for copies of ephemeral segments only: takes nothing from anybody */
 		} lease_request; /* one region */
+		struct {
+			uint32_t count;
+			uint64_t spare[CONTROL_SPARE_PER_MSG]; /* ids of regions that hold nothing but such copies */
+		} lease_renew;
 		struct {
 			uint64_t request_id;
 			int32_t status; /* 0, -ENOSPC no memory to give, -EDQUOT over the client's limit, -ESHUTDOWN draining */
@@ -91,6 +97,7 @@ struct control_msg {
 			uint64_t total_bytes;  /* the most this donor may give now */
 			uint64_t leased_bytes; /* to all clients */
 			uint64_t free_bytes;   /* it would grant this much now */
+			uint64_t spare_bytes;  /* leased to others, for ephemeral copies only, as they say */
 		} stats;
 		struct {
 			uint32_t deadline_ms;

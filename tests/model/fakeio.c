@@ -158,7 +158,7 @@ static void fake_kick(void *ctx)
 {
 }
 
-static void fake_want(void *ctx, unsigned count)
+static void fake_want(void *ctx, unsigned count, bool ephemeral)
 {
 	((struct fake *)ctx)->wanted = count;
 }

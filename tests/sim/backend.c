@@ -22,6 +22,7 @@ enum message_kind {
 	TO_LOST,
 	TO_STATE,
 	FROM_WANT,
+	FROM_SPARE,
 	FROM_RELEASED,
 	FROM_BAD
 };
@@ -33,6 +34,8 @@ struct lane_message {
 	struct engine_region_desc desc;
 	unsigned donor, count;
 	bool up, suspect;
+	bool ephemeral; /* FROM_WANT */
+	bool spare;	/* FROM_SPARE */
 };
 
 static void post(struct lane *l, const struct lane_message *m)
@@ -127,7 +130,9 @@ static void control_message_event(struct sim *sim, void *object, uint64_t a)
 
 	if (b->up && b->life == m->life) {
 		if (m->kind == FROM_WANT)
-			cluster_want_regions(b->cluster, m->lane->index, m->count);
+			cluster_want_regions(b->cluster, m->lane->index, m->count, m->ephemeral);
+		else if (m->kind == FROM_SPARE)
+			cluster_region_spare(b->cluster, m->lane->index, &m->desc, m->spare);
 		else if (m->kind == FROM_RELEASED)
 			cluster_region_released(b->cluster, m->lane->index, &m->desc);
 		else
@@ -137,9 +142,15 @@ static void control_message_event(struct sim *sim, void *object, uint64_t a)
 	free(m);
 }
 
-static void op_want(void *ctx, unsigned count)
+static void op_want(void *ctx, unsigned count, bool ephemeral)
 {
-	post(ctx, &(struct lane_message){.kind = FROM_WANT, .count = count});
+	post(ctx,
+		&(struct lane_message){.kind = FROM_WANT, .count = count, .ephemeral = ephemeral});
+}
+
+static void op_spare(void *ctx, const struct engine_region_desc *region, bool spare)
+{
+	post(ctx, &(struct lane_message){.kind = FROM_SPARE, .desc = *region, .spare = spare});
 }
 
 static void op_released(void *ctx, const struct engine_region_desc *region)
@@ -157,6 +168,7 @@ static const struct engine_ops engine_ops = {
 	.io_write = lane_io_write,
 	.io_kick = lane_io_kick,
 	.want_regions = op_want,
+	.region_spare = op_spare,
 	.region_released = op_released,
 	.donor_bad_data = op_bad,
 };

@@ -175,6 +175,13 @@ static void memory_drop(struct sdonor *d)
 	}
 }
 
+static void book_abandon(struct sdonor *d)
+{
+	d->sim->reclaims += stat_get(&lease_book_stats(d->book)->reclaims);
+	lease_book_abandon(d->book);
+	d->book = NULL;
+}
+
 void donor_start(struct sdonor *d)
 {
 	d->life++;
@@ -209,8 +216,7 @@ void donor_crash(struct sdonor *d, bool silent)
 			backend_region_gone(&sim->backend[d->client_backend[d->export[i].client]],
 				d->index, info.region_id, info.epoch);
 	}
-	lease_book_abandon(d->book);
-	d->book = NULL;
+	book_abandon(d);
 	d->silent = silent;
 	if (!silent)
 		wire_break(sim, d->index, NULL);
@@ -222,7 +228,7 @@ void donor_crash(struct sdonor *d, bool silent)
 void donor_stop(struct sdonor *d)
 {
 	if (d->up)
-		lease_book_abandon(d->book);
+		book_abandon(d);
 	d->up = false;
 	memory_drop(d);
 }

@@ -34,7 +34,7 @@ struct options {
 struct totals {
 	uint64_t grants_kept, granted_puts, granted_short, seeds, failed, puts, refused, gets,
 		misses, lost, timeouts, flushes, events, checks, virtual_ns, faults[FAULTS];
-	uint64_t ephemeral_spilled, ephemeral_dropped, ephemeral_kept;
+	uint64_t ephemeral_spilled, ephemeral_dropped, ephemeral_kept, reclaims;
 };
 
 static void add(struct totals *t, const struct sim *sim)
@@ -46,6 +46,7 @@ static void add(struct totals *t, const struct sim *sim)
 	t->ephemeral_spilled += sim->ephemeral_spilled;
 	t->ephemeral_dropped += sim->ephemeral_dropped;
 	t->ephemeral_kept += sim->ephemeral_kept;
+	t->reclaims += sim->reclaims;
 	t->puts += sim->puts;
 	t->refused += sim->refused;
 	t->gets += sim->gets;
@@ -112,9 +113,10 @@ static int print_totals(const struct options *opt, const struct totals *all)
 		t.puts, t.refused, t.gets, t.misses, t.lost, t.timeouts, t.flushes);
 	printf(" grants kept %" PRIu64 ", puts to such pools %" PRIu64
 	       ", refused while room was short %" PRIu64 "\n  ephemeral segments copied %" PRIu64
-	       ", copies dropped %" PRIu64 ", pages kept, being read %" PRIu64 "\n  faults:",
+	       ", copies dropped %" PRIu64 ", pages kept, being read %" PRIu64
+	       ", regions that made way %" PRIu64 "\n  faults:",
 		t.grants_kept, t.granted_puts, t.granted_short, t.ephemeral_spilled,
-		t.ephemeral_dropped, t.ephemeral_kept);
+		t.ephemeral_dropped, t.ephemeral_kept, t.reclaims);
 	for (unsigned f = 0; f < FAULTS; f++)
 		printf("%s %s %" PRIu64, f ? "," : "", sim_fault_names[f], t.faults[f]);
 	putchar('\n');

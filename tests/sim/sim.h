@@ -240,6 +240,7 @@ struct sim {
 	uint64_t faults[FAULTS];
 	uint64_t grants_kept, granted_puts, granted_short;
 	uint64_t ephemeral_spilled, ephemeral_dropped, ephemeral_kept;
+	uint64_t reclaims; /* regions of ephemeral copies that donors took for other backends */
 	uint64_t puts, refused, gets, misses, lost, timeouts, flushes, events, checks;
 	char error[1024];
 };

@@ -155,6 +155,7 @@ static void op_region_revoke(void *ctx, unsigned lane, const struct engine_regio
 	REQUIRE(r && r->lane == lane, "revoke of a region that the lane does not hold");
 	w->revokes++;
 	r->revoking = true;
+	r->spare = false;
 }
 
 static void op_region_lost(void *ctx, unsigned lane, const struct engine_region_desc *d)
@@ -238,7 +239,8 @@ static void donor_stats(struct world *w, unsigned donor)
 	struct control_msg m = {.type = CONTROL_STATS,
 		.stats = {.total_bytes = d->capacity * REGION,
 			.leased_bytes = leased * REGION,
-			.free_bytes = leased < d->capacity ? (d->capacity - leased) * REGION : 0}};
+			.free_bytes = leased < d->capacity ? (d->capacity - leased) * REGION : 0,
+			.spare_bytes = d->others * REGION}};
 
 	world_donor_send(w, donor, &m);
 }
@@ -263,7 +265,7 @@ static void donor_hello(struct world *w, unsigned donor)
 	donor_stats(w, donor);
 }
 
-static void donor_grant(struct world *w, unsigned donor, uint64_t request_id)
+static void donor_grant(struct world *w, unsigned donor, uint64_t request_id, bool ephemeral)
 {
 	struct fake_donor *d = &w->donor[donor];
 	struct control_msg m = {
@@ -273,6 +275,10 @@ static void donor_grant(struct world *w, unsigned donor, uint64_t request_id)
 		m.lease_grant.status = -ESHUTDOWN;
 	} else if (world_donor_leases(w, donor) >= d->capacity) {
 		m.lease_grant.status = -ENOSPC;
+		if (!ephemeral && d->others > 0) {
+			d->others--;
+			d->capacity++;
+		}
 	} else {
 		for (unsigned i = 0; i < WORLD_LEASES; i++) {
 			struct fake_lease *l = &d->lease[i];
@@ -291,6 +297,18 @@ static void donor_grant(struct world *w, unsigned donor, uint64_t request_id)
 	donor_stats(w, donor);
 }
 
+static void donor_renewed(struct world *w, struct fake_donor *d, const struct control_msg *m)
+{
+	memset(d->spare_id, 0, sizeof(d->spare_id));
+	d->spare = m->lease_renew.count;
+	for (unsigned i = 0; i < d->spare; i++) {
+		uint64_t id = m->lease_renew.spare[i];
+
+		REQUIRE(id < WORLD_LEASES && !d->spare_id[id], "a spare region is named twice");
+		d->spare_id[id] = true;
+	}
+}
+
 static void donor_message(struct world *w, unsigned donor, const struct control_msg *m)
 {
 	struct fake_donor *d = &w->donor[donor];
@@ -306,9 +324,11 @@ static void donor_message(struct world *w, unsigned donor, const struct control_
 	case CONTROL_LEASE_REQUEST:
 		if (d->mute)
 			return;
-		donor_grant(w, donor, m->lease_request.request_id);
+		d->asked_ephemeral += m->lease_request.ephemeral;
+		donor_grant(w, donor, m->lease_request.request_id, m->lease_request.ephemeral);
 		return;
 	case CONTROL_LEASE_RENEW:
+		donor_renewed(w, d, m);
 		donor_list(w, donor);
 		return;
 	case CONTROL_LEASE_RELEASE:
@@ -449,7 +469,8 @@ void world_run(struct world *w, uint64_t duration_ns)
 
 /* ---- lanes ---- */
 
-void world_lane_release(struct world *w, unsigned donor, struct lane_region *r)
+static struct engine_region_desc lane_desc(
+	const struct world *w, unsigned donor, const struct lane_region *r)
 {
 	struct engine_region_desc d = {.region_id = r->id,
 		.epoch = r->epoch,
@@ -457,7 +478,22 @@ void world_lane_release(struct world *w, unsigned donor, struct lane_region *r)
 		.len_bytes = REGION};
 
 	memcpy(d.donor_name, w->donor_cfg[donor].name, sizeof(d.donor_name));
-	r->used = false;
+	return d;
+}
+
+void world_lane_spare(struct world *w, unsigned donor, struct lane_region *r, bool spare)
+{
+	struct engine_region_desc d = lane_desc(w, donor, r);
+
+	r->spare = spare && !r->revoking;
+	cluster_region_spare(w->c, r->lane, &d, spare);
+}
+
+void world_lane_release(struct world *w, unsigned donor, struct lane_region *r)
+{
+	struct engine_region_desc d = lane_desc(w, donor, r);
+
+	r->used = r->spare = false;
 	cluster_region_released(w->c, r->lane, &d);
 }
 
@@ -493,14 +529,16 @@ void world_check(struct world *w)
 
 	for (unsigned i = 0; i < w->ndonors; i++) {
 		struct cluster_donor_info info = world_info(w, i);
-		unsigned n = world_lane_regions(w, i), revoking = 0;
+		unsigned n = world_lane_regions(w, i), revoking = 0, spare = 0;
 
 		REQUIRE(info.leased_bytes == n * REGION, "donor %u: books say %llu, lanes hold %u",
 			i, (unsigned long long)(info.leased_bytes / REGION), n);
 		for (unsigned k = 0; k < WORLD_LEASES; k++) {
 			const struct lane_region *r = &w->region[i][k];
 			revoking += r->used && r->revoking;
+			spare += r->used && r->spare;
 		}
+		REQUIRE(info.spare_bytes == spare * REGION, "donor %u: spare differs", i);
 		REQUIRE(info.revoking_bytes == revoking * REGION, "donor %u: revoking differs", i);
 		held += info.leased_bytes;
 		/* No region outlives its lease by our clock: the donor's clock started later. A
@@ -554,6 +592,8 @@ void world_cluster_restart(struct world *w)
 	for (unsigned i = 0; i < w->ndonors; i++) {
 		session_drop(w, i);
 		w->data_open[i] = w->up[i] = false;
+		for (unsigned k = 0; k < WORLD_LEASES; k++)
+			w->region[i][k].spare = false;
 	}
 	world_cluster_new(w);
 }

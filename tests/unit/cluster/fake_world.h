@@ -25,6 +25,10 @@ struct fake_donor {
 	bool helloed;
 	uint64_t boot_id, epoch;
 	unsigned capacity; /* regions */
+	unsigned others; /* regions of others, which they can spare; one makes way for a request */
+	unsigned asked_ephemeral; /* requests for ephemeral copies */
+	unsigned spare;		  /* leases that the last renewal named as spare */
+	bool spare_id[WORLD_LEASES];
 	bool draining;
 	uint64_t ttl_ms;
 	struct fake_lease lease[WORLD_LEASES];
@@ -42,7 +46,7 @@ struct world_queue {
 
 /* What a lane holds, as its engine would. */
 struct lane_region {
-	bool used, bound, revoking;
+	bool used, bound, revoking, spare;
 	unsigned lane;
 	uint64_t id, epoch, rkey;
 };
@@ -84,6 +88,8 @@ void world_donor_crash(struct world *w, unsigned donor);
 void world_donor_start(struct world *w, unsigned donor);
 void world_session_cut(struct world *w, unsigned donor);
 void world_donor_revoke(struct world *w, unsigned donor, unsigned lease, uint32_t deadline_ms);
+/* The lane holds only ephemeral copies there, or more. */
+void world_lane_spare(struct world *w, unsigned donor, struct lane_region *r, bool spare);
 /* The lane is through with the region. */
 void world_lane_release(struct world *w, unsigned donor, struct lane_region *r);
 unsigned world_lane_regions(const struct world *w, unsigned donor); /* held by all lanes */

@@ -70,7 +70,7 @@ static void leases_are_spread(void **state)
 		w.donor[i].capacity = 20;
 	world_cluster_new(&w);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 12);
+	cluster_want_regions(w.c, 0, 12, false);
 	world_run(&w, 1000 * MS);
 	unsigned b =
 		world_lane_regions(&w, 1) + world_lane_regions(&w, 2) + world_lane_regions(&w, 3);
@@ -89,8 +89,8 @@ static void leases_of_a_lane_are_even(void **state)
 	world_cluster_new(&w);
 	world_run(&w, 100 * MS);
 	for (unsigned n = 0; n < 20; n++) {
-		cluster_want_regions(w.c, 0, 1);
-		cluster_want_regions(w.c, 1, 1);
+		cluster_want_regions(w.c, 0, 1, false);
+		cluster_want_regions(w.c, 1, 1, false);
 		world_run(&w, 500 * MS);
 	}
 	assert_int_equal(world_lane_regions(&w, 0), 20);
@@ -103,9 +103,79 @@ static void leases_of_a_lane_are_even(void **state)
 		assert_int_equal(first, 10);
 	}
 	/* When one is full the other gives the rest. */
-	cluster_want_regions(w.c, 0, 12);
+	cluster_want_regions(w.c, 0, 12, false);
 	world_run(&w, 5000 * MS);
 	assert_int_equal(world_lane_regions(&w, 0) + world_lane_regions(&w, 1), 52);
+	world_check(&w);
+	world_fini(&w);
+}
+
+/* The donor is full, but others hold regions for ephemeral copies only. */
+static void what_others_spare_is_asked_for(void **state)
+{
+	world_init(&w, 11, 1);
+	w.donor[0].capacity = 1;
+	w.donor[0].others = 5;
+	world_cluster_new(&w);
+	world_run(&w, 100 * MS);
+	assert_int_equal(world_info(&w, 0).donor_spare_bytes, 5 * REGION);
+	/* Nothing is taken from them for the same, and the donor is not even asked. */
+	cluster_want_regions(w.c, 0, 3, true);
+	world_run(&w, 5000 * MS);
+	assert_int_equal(world_lane_regions(&w, 0), 1);
+	assert_int_equal(w.donor[0].asked_ephemeral, 1);
+	assert_int_equal(w.sent[0][CONTROL_LEASE_REQUEST], 1);
+	cluster_want_regions(w.c, 0, 0, false);
+	cluster_want_regions(w.c, 1, 3, false);
+	world_run(&w, 5000 * MS);
+	assert_int_equal(world_lane_regions(&w, 0), 4);
+	assert_int_equal(w.donor[0].others, 2);
+	assert_int_equal(w.donor[0].asked_ephemeral, 1);
+	world_check(&w);
+	world_fini(&w);
+}
+
+static struct lane_region *a_region(unsigned n)
+{
+	for (unsigned i = 0; i < WORLD_LEASES; i++)
+		if (w.region[0][i].used && n-- == 0)
+			return &w.region[0][i];
+	fail_msg("too few regions");
+	return NULL;
+}
+
+static void spare_leases_are_told(void **state)
+{
+	begin(1);
+	world_run(&w, 100 * MS);
+	cluster_want_regions(w.c, 0, 4, false);
+	world_run(&w, 1000 * MS);
+	for (unsigned i = 0; i < 3; i++)
+		world_lane_spare(&w, 0, a_region(i), true);
+	world_run(&w, 1500 * MS);
+	assert_int_equal(w.donor[0].spare, 3);
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(w.donor[0].spare_id[a_region(i)->id], i < 3);
+	/* Changes are told together, once a second. */
+	unsigned renewals = w.sent[0][CONTROL_LEASE_RENEW];
+	for (unsigned i = 0; i < 100; i++) {
+		world_lane_spare(&w, 0, a_region(1), i % 2);
+		world_run(&w, 20 * MS);
+	}
+	world_lane_spare(&w, 0, a_region(1), false);
+	world_run(&w, 1500 * MS);
+	assert_in_range(w.sent[0][CONTROL_LEASE_RENEW], renewals + 1, renewals + 4);
+	assert_int_equal(w.donor[0].spare, 2);
+	/* A new session knows of none until it is told. */
+	world_session_cut(&w, 0);
+	w.donor[0].spare = 0;
+	world_run(&w, 3000 * MS);
+	assert_int_equal(w.donor[0].spare, 2);
+	/* What is being given back is nobody's to spare. */
+	world_donor_revoke(&w, 0, (unsigned)a_region(0)->id, 60000);
+	world_run(&w, 1500 * MS);
+	assert_int_equal(w.donor[0].spare, 1);
+	assert_int_equal(world_info(&w, 0).spare_bytes, REGION);
 	world_check(&w);
 	world_fini(&w);
 }
@@ -115,7 +185,7 @@ static void a_mute_donor_is_not_waited_for(void **state)
 	begin(2);
 	world_run(&w, 100 * MS);
 	w.donor[0].mute = true;
-	cluster_want_regions(w.c, 0, 5);
+	cluster_want_regions(w.c, 0, 5, false);
 	world_run(&w, 3000 * MS);
 	assert_int_equal(world_info(&w, 0).phase, DONOR_UP);
 	/* One of the five is its. */
@@ -129,8 +199,8 @@ static void one_request_per_donor(void **state)
 	begin(1);
 	world_run(&w, 100 * MS);
 	w.donor[0].hung = true;
-	cluster_want_regions(w.c, 0, 5);
-	cluster_want_regions(w.c, 1, 5);
+	cluster_want_regions(w.c, 0, 5, false);
+	cluster_want_regions(w.c, 1, 5, false);
 	world_tick(&w);
 	assert_int_equal(w.sent[0][CONTROL_LEASE_REQUEST], 1);
 	w.donor[0].hung = false;
@@ -146,7 +216,7 @@ static void limit_on_leases(void **state)
 	w.cfg.max_lease_bytes = 3 * REGION + REGION / 2;
 	world_cluster_new(&w);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 10);
+	cluster_want_regions(w.c, 0, 10, false);
 	world_run(&w, 1000 * MS);
 	assert_int_equal(w.adds, 3);
 	world_fini(&w);
@@ -157,7 +227,7 @@ static void refusals_back_off(void **state)
 	begin(1);
 	world_run(&w, 100 * MS);
 	w.donor[0].draining = true; /* refuses, though its STATS say free */
-	cluster_want_regions(w.c, 0, 1);
+	cluster_want_regions(w.c, 0, 1, false);
 	world_run(&w, 10000 * MS);
 	assert_in_range(w.sent[0][CONTROL_LEASE_REQUEST], 3, 10);
 	assert_int_equal(world_info(&w, 0).refused_leases, w.sent[0][CONTROL_LEASE_REQUEST]);
@@ -168,8 +238,8 @@ static void restart_finds_its_regions(void **state)
 {
 	begin(2);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 3);
-	cluster_want_regions(w.c, 1, 3);
+	cluster_want_regions(w.c, 0, 3, false);
+	cluster_want_regions(w.c, 1, 3, false);
 	world_run(&w, 500 * MS);
 	assert_int_equal(w.adds, 6);
 	uint64_t old_key = first_region(0)->rkey;
@@ -186,7 +256,7 @@ static void listed_but_unknown_is_released(void **state)
 {
 	begin(1);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 3);
+	cluster_want_regions(w.c, 0, 3, false);
 	world_run(&w, 500 * MS);
 	first_region(0)->used = false; /* as if killed between grant and arena */
 	world_cluster_restart(&w);
@@ -201,7 +271,7 @@ static void known_but_not_listed_is_lost(void **state)
 {
 	begin(1);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 3);
+	cluster_want_regions(w.c, 0, 3, false);
 	world_run(&w, 500 * MS);
 	w.donor[0].lease[1].used = false; /* the donor took it */
 	world_session_cut(&w, 0);
@@ -229,7 +299,7 @@ static void new_boot_loses_all(void **state)
 {
 	begin(1);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 3);
+	cluster_want_regions(w.c, 0, 3, false);
 	world_run(&w, 500 * MS);
 	world_donor_crash(&w, 0);
 	assert_true(w.up[0] && w.suspect[0]); /* may come back */
@@ -245,7 +315,7 @@ static void dead_donor_and_its_return(void **state)
 {
 	begin(2);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 6);
+	cluster_want_regions(w.c, 0, 6, false);
 	world_run(&w, 500 * MS);
 	unsigned held = world_lane_regions(&w, 0);
 	assert_true(held > 0);
@@ -269,7 +339,7 @@ static void hung_donor_is_suspect_then_dead(void **state)
 {
 	begin(2);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 4);
+	cluster_want_regions(w.c, 0, 4, false);
 	world_run(&w, 500 * MS);
 	w.donor[0].hung = true;
 	world_run(&w, 1200 * MS);
@@ -291,7 +361,7 @@ static void renewal_keeps_leases(void **state)
 {
 	begin(1);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 7);
+	cluster_want_regions(w.c, 0, 7, false);
 	world_run(&w, 60000 * MS);
 	assert_int_equal(w.losts, 0);
 	assert_int_equal(world_lane_regions(&w, 0), 7);
@@ -305,7 +375,7 @@ static void ttl_runs_out_by_our_clock(void **state)
 	w.cfg.dead_ns = 60000 * MS;
 	world_cluster_new(&w);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 2);
+	cluster_want_regions(w.c, 0, 2, false);
 	world_run(&w, 500 * MS);
 	w.donor[0].hung = true;
 	world_run(&w, 9500 * MS); /* the ttl is 9 s */
@@ -317,9 +387,9 @@ static void revocation_answered(void **state)
 {
 	begin(1);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 2);
+	cluster_want_regions(w.c, 0, 2, false);
 	world_run(&w, 500 * MS);
-	cluster_want_regions(w.c, 0, 0);
+	cluster_want_regions(w.c, 0, 0, false);
 	world_donor_revoke(&w, 0, 0, 2000);
 	world_run(&w, 100 * MS);
 	assert_int_equal(w.revokes, 1);
@@ -340,9 +410,9 @@ static void revocation_not_answered(void **state)
 {
 	begin(1);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 2);
+	cluster_want_regions(w.c, 0, 2, false);
 	world_run(&w, 500 * MS);
-	cluster_want_regions(w.c, 0, 0);
+	cluster_want_regions(w.c, 0, 0, false);
 	world_donor_revoke(&w, 0, 0, 2000);
 	world_run(&w, 1900 * MS);
 	assert_int_equal(w.losts, 0);
@@ -357,9 +427,9 @@ static void revocation_survives_a_restart(void **state)
 {
 	begin(1);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 2);
+	cluster_want_regions(w.c, 0, 2, false);
 	world_run(&w, 500 * MS);
-	cluster_want_regions(w.c, 0, 0);
+	cluster_want_regions(w.c, 0, 0, false);
 	world_donor_revoke(&w, 0, 1, 5000);
 	world_run(&w, 50 * MS);
 	world_cluster_restart(&w);
@@ -373,9 +443,9 @@ static void release_without_a_session(void **state)
 {
 	begin(1);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 2);
+	cluster_want_regions(w.c, 0, 2, false);
 	world_run(&w, 500 * MS);
-	cluster_want_regions(w.c, 0, 0);
+	cluster_want_regions(w.c, 0, 0, false);
 	world_session_cut(&w, 0);
 	world_lane_release(&w, 0, first_region(0));
 	world_run(&w, 2000 * MS);
@@ -396,7 +466,7 @@ static void bad_data_stops_placement(void **state)
 	cluster_bad_data(w.c, 0);
 	assert_true(w.up[0] && w.suspect[0]);
 	assert_int_equal(world_info(&w, 0).phase, DONOR_SUSPECT);
-	cluster_want_regions(w.c, 0, 3);
+	cluster_want_regions(w.c, 0, 3, false);
 	world_run(&w, 1000 * MS);
 	assert_int_equal(world_lane_regions(&w, 0), 0);
 	assert_int_equal(world_lane_regions(&w, 1), 3);
@@ -414,7 +484,7 @@ static void drain_stops_placement(void **state)
 	world_donor_send(&w, 0, &m);
 	world_run(&w, 100 * MS);
 	assert_true(world_info(&w, 0).draining && w.suspect[0]);
-	cluster_want_regions(w.c, 0, 3);
+	cluster_want_regions(w.c, 0, 3, false);
 	world_run(&w, 500 * MS);
 	assert_int_equal(world_lane_regions(&w, 0), 0);
 	world_fini(&w);
@@ -435,7 +505,7 @@ static void pause_of_our_own_is_forgiven(void **state)
 {
 	begin(1);
 	world_run(&w, 100 * MS);
-	cluster_want_regions(w.c, 0, 2);
+	cluster_want_regions(w.c, 0, 2, false);
 	world_run(&w, 500 * MS);
 	w.now_ns += 6000 * MS; /* stopped for longer than dead_ns, shorter than the ttl */
 	world_tick(&w);
@@ -585,6 +655,8 @@ int main(void)
 		cmocka_unit_test(comes_up),
 		cmocka_unit_test(leases_are_spread),
 		cmocka_unit_test(leases_of_a_lane_are_even),
+		cmocka_unit_test(what_others_spare_is_asked_for),
+		cmocka_unit_test(spare_leases_are_told),
 		cmocka_unit_test(a_mute_donor_is_not_waited_for),
 		cmocka_unit_test(one_request_per_donor),
 		cmocka_unit_test(limit_on_leases),

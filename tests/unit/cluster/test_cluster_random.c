@@ -78,7 +78,9 @@ static void lanes_act(struct world *w)
 
 	if (world_random(w) % 2)
 		cluster_want_regions(w->c, (unsigned)(world_random(w) % WORLD_LANES),
-			(unsigned)(world_random(w) % 6));
+			(unsigned)(world_random(w) % 6), world_random(w) % 4 == 0);
+	if (r->used && world_random(w) % 4 == 0)
+		world_lane_spare(w, i, r, world_random(w) % 2);
 	if (r->used && (r->revoking || world_random(w) % 4 == 0))
 		world_lane_release(w, i, r);
 }
@@ -91,7 +93,7 @@ static void heal(struct world *w)
 			world_donor_start(w, i);
 	}
 	for (unsigned i = 0; i < WORLD_LANES; i++)
-		cluster_want_regions(w->c, i, 0);
+		cluster_want_regions(w->c, i, 0, false);
 }
 
 static bool agreed(const struct world *w)

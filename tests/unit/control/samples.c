@@ -51,6 +51,13 @@ void sample_msg(enum control_msg_type type, struct control_msg *m)
 		break;
 	case CONTROL_LEASE_REQUEST:
 		m->lease_request.request_id = 7;
+		m->lease_request.ephemeral = true;
+		break;
+	case CONTROL_LEASE_RENEW:
+		m->lease_renew.count = 3;
+		m->lease_renew.spare[0] = 3;
+		m->lease_renew.spare[1] = 300;
+		m->lease_renew.spare[2] = UINT64_MAX;
 		break;
 	case CONTROL_LEASE_GRANT:
 		m->lease_grant.request_id = 7;
@@ -76,6 +83,7 @@ void sample_msg(enum control_msg_type type, struct control_msg *m)
 		m->stats.total_bytes = 1ull << 34;
 		m->stats.leased_bytes = 1ull << 33;
 		m->stats.free_bytes = 1ull << 33;
+		m->stats.spare_bytes = 1ull << 32;
 		break;
 	case CONTROL_DRAIN:
 		m->drain.deadline_ms = 60000;

@@ -130,6 +130,19 @@ static void test_full_lists_fit(void **state)
 	assert_int_equal(control_encode(&m, frame, (size_t)len - 1), -ENOBUFS);
 	m.leases.count++;
 	assert_int_equal(control_encode(&m, frame, sizeof(frame)), -EINVAL);
+	memset(&m, 0, sizeof(m));
+	m.type = CONTROL_LEASE_RENEW;
+	m.lease_renew.count = CONTROL_SPARE_PER_MSG;
+	for (unsigned i = 0; i < CONTROL_SPARE_PER_MSG; i++)
+		m.lease_renew.spare[i] = UINT64_MAX - i;
+	len = control_encode(&m, frame, sizeof(frame));
+	assert_true(len > 0);
+	assert_int_equal(control_decode(frame, (size_t)len, &back, NULL), 0);
+	assert_int_equal(back.lease_renew.count, CONTROL_SPARE_PER_MSG);
+	assert_memory_equal(
+		back.lease_renew.spare, m.lease_renew.spare, sizeof(m.lease_renew.spare));
+	m.lease_renew.count++;
+	assert_int_equal(control_encode(&m, frame, sizeof(frame)), -EINVAL);
 }
 
 static void refuse_msg(const struct control_msg *m)
@@ -249,6 +262,11 @@ static void test_memory_bounded(void **state)
 		memcpy(body + i, "\x0a\x00", 2);
 	assert_int_equal(decode_raw(1, CONTROL_LEASES, body, 2 * 257, &why), -EBADMSG);
 	assert_string_equal(why, "leases: more than 256 in one message");
+	for (size_t i = 0; i < 2 * 1025; i += 2)
+		memcpy(body + i, "\x08\x01", 2);
+	assert_int_equal(decode_raw(1, CONTROL_LEASE_RENEW, body, 2 * 1025, &why), -EBADMSG);
+	assert_string_equal(why, "lease_renew: more than 1024 spare regions");
+	assert_int_equal(decode_raw(1, CONTROL_LEASE_RENEW, body, 2 * 1024, &why), 0);
 }
 
 /* Whatever a frame holds: it is refused, or what was read can be written again. */

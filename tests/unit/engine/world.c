@@ -69,9 +69,17 @@ static void io_kick(void *ctx)
 	(void)ctx;
 }
 
-static void want_regions(void *ctx, unsigned count)
+static void want_regions(void *ctx, unsigned count, bool ephemeral)
 {
-	((struct world *)ctx)->wanted = count;
+	struct world *w = ctx;
+
+	w->wanted = count;
+	w->wanted_ephemeral = count > 0 && ephemeral;
+}
+
+static void region_spare(void *ctx, const struct engine_region_desc *r, bool spare)
+{
+	((struct world *)ctx)->spare[r->region_id] = spare;
 }
 
 static void region_released(void *ctx, const struct engine_region_desc *r)
@@ -79,6 +87,7 @@ static void region_released(void *ctx, const struct engine_region_desc *r)
 	struct world *w = ctx;
 
 	memset(w->memory[r->region_id], 0xee, REGION_BYTES);
+	w->spare[r->region_id] = false;
 	w->released++;
 }
 
@@ -94,6 +103,7 @@ static const struct engine_ops ops = {
 	.io_abandon = io_abandon,
 	.io_kick = io_kick,
 	.want_regions = want_regions,
+	.region_spare = region_spare,
 	.region_released = region_released,
 	.donor_bad_data = donor_bad_data,
 };

@@ -28,6 +28,8 @@ struct world {
 	unsigned queued;
 	uint64_t asked[2]; /* transfers that the engine asked for: reads, writes */
 	unsigned wanted, released, bad_data;
+	bool wanted_ephemeral;
+	bool spare[WORLD_REGIONS]; /* what the engine said last */
 	unsigned regions;
 	unsigned per_step;		   /* transfers that end in a step, oldest first; 0: all */
 	bool give_regions;		   /* grant what the engine asks for */

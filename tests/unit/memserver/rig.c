@@ -160,6 +160,7 @@ static void got_fill(struct rig_msg *g, const struct control_msg *m)
 		g->number = m->stats.total_bytes;
 		g->leased_bytes = m->stats.leased_bytes;
 		g->free_bytes = m->stats.free_bytes;
+		g->spare_bytes = m->stats.spare_bytes;
 		break;
 	case CONTROL_DRAIN:
 		g->number = m->drain.deadline_ms;
@@ -318,18 +319,29 @@ int rig_hello(struct rig *r, unsigned peer, uint8_t identity, uint8_t secret)
 	return rig_send(r, peer, &m);
 }
 
-int rig_lease(struct rig *r, unsigned peer, struct control_lease *lease)
+static int lease_ask(struct rig *r, unsigned peer, bool ephemeral, struct control_lease *lease)
 {
 	static uint64_t request;
 	struct control_msg m = {.type = CONTROL_LEASE_REQUEST};
 
 	m.lease_request.request_id = ++request;
+	m.lease_request.ephemeral = ephemeral;
 	assert_int_equal(rig_send(r, peer, &m), 0);
 	const struct rig_msg *g = rig_last(r, peer, CONTROL_LEASE_GRANT);
 	assert_true(g->number == request);
 	if (lease)
 		*lease = g->lease;
 	return g->status;
+}
+
+int rig_lease(struct rig *r, unsigned peer, struct control_lease *lease)
+{
+	return lease_ask(r, peer, false, lease);
+}
+
+int rig_lease_ephemeral(struct rig *r, unsigned peer, struct control_lease *lease)
+{
+	return lease_ask(r, peer, true, lease);
 }
 
 int rig_end(struct rig *r, unsigned peer, enum control_msg_type type, uint64_t region_id,
@@ -351,8 +363,15 @@ int rig_beat(struct rig *r, unsigned peer)
 
 void rig_renew(struct rig *r, unsigned peer)
 {
-	struct control_msg m = {.type = CONTROL_LEASE_RENEW};
+	rig_renew_spare(r, peer, NULL, 0);
+}
 
+void rig_renew_spare(struct rig *r, unsigned peer, const uint64_t *region, unsigned count)
+{
+	struct control_msg m = {.type = CONTROL_LEASE_RENEW, .lease_renew = {.count = count}};
+
+	for (unsigned i = 0; i < count; i++)
+		m.lease_renew.spare[i] = region[i];
 	assert_int_equal(rig_send(r, peer, &m), 0);
 }
 

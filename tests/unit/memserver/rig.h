@@ -18,7 +18,7 @@ struct rig_msg {
 	int32_t status;
 	uint64_t region_id, epoch,
 		number; /* number: sequence, request, deadline, target, or count */
-	uint64_t leased_bytes, free_bytes;
+	uint64_t leased_bytes, free_bytes, spare_bytes;
 	struct control_lease lease;
 };
 
@@ -67,11 +67,15 @@ int rig_send(struct rig *r, unsigned peer, const struct control_msg *m);
 int rig_hello(struct rig *r, unsigned peer, uint8_t identity, uint8_t secret);
 /* One region: 0 and *lease, or the status. */
 int rig_lease(struct rig *r, unsigned peer, struct control_lease *lease);
+/* The same, for ephemeral copies only. */
+int rig_lease_ephemeral(struct rig *r, unsigned peer, struct control_lease *lease);
 int rig_end(struct rig *r, unsigned peer, enum control_msg_type type, uint64_t region_id,
 	uint64_t epoch);
 int rig_beat(struct rig *r, unsigned peer);
 /* Asks for the leases; they are in peers[peer].lease then. */
 void rig_renew(struct rig *r, unsigned peer);
+/* The same, naming these regions as spare. */
+void rig_renew_spare(struct rig *r, unsigned peer, const uint64_t *region, unsigned count);
 /* Messages of a type that the peer got from index `from` on. */
 unsigned rig_count(const struct rig *r, unsigned peer, enum control_msg_type type, unsigned from);
 /* The last message of a type; fails the test when there is none. */

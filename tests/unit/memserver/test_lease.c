@@ -305,6 +305,138 @@ static void test_revoke_of_a_client_that_is_away(void **state)
 	rig_close(R);
 }
 
+/* Peer 0, client 1, has leased everything; peers 1 and 2 are clients 2 and 3. */
+static void open_full(struct control_lease l[RIG_REGIONS])
+{
+	open_default();
+	for (uint8_t i = 0; i < 3; i++)
+		rig_hello(R, i, i + 1, i + 1);
+	for (unsigned i = 0; i < RIG_REGIONS; i++)
+		assert_int_equal(rig_lease(R, 0, &l[i]), 0);
+}
+
+static void test_spare_makes_way(void **state)
+{
+	const struct lease_stats *st;
+	struct control_lease l[RIG_REGIONS], got;
+	uint64_t spare[2];
+
+	open_full(l);
+	st = lease_book_stats(rig.book);
+	assert_int_equal(rig_lease(R, 1, NULL), -ENOSPC);
+	assert_int_equal(rig_count(R, 0, CONTROL_REVOKE, 0), 0);
+	spare[0] = l[3].region_id;
+	spare[1] = l[5].region_id;
+	rig_renew_spare(R, 0, spare, 2);
+	assert_int_equal(stat_get(&st->regions_spare), 2);
+	assert_int_equal(rig_last(R, 1, CONTROL_STATS)->spare_bytes, 2 * RIG_REGION_BYTES);
+	assert_int_equal(rig_last(R, 0, CONTROL_STATS)->spare_bytes, 0);
+	/* Not for the same purpose, and not for who has it. */
+	assert_int_equal(rig_lease_ephemeral(R, 1, NULL), -ENOSPC);
+	assert_int_equal(rig_lease(R, 0, NULL), -ENOSPC);
+	assert_int_equal(rig_count(R, 0, CONTROL_REVOKE, 0), 0);
+	/* One for each client that asks, however often it asks. */
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(rig_lease(R, 1, NULL), -ENOSPC);
+	assert_int_equal(rig_count(R, 0, CONTROL_REVOKE, 0), 1);
+	const struct rig_msg *revoke = rig_last(R, 0, CONTROL_REVOKE);
+	assert_int_equal(revoke->region_id, l[3].region_id);
+	assert_int_equal(revoke->number, 300);
+	assert_int_equal(rig_last(R, 1, CONTROL_STATS)->spare_bytes, RIG_REGION_BYTES);
+	assert_int_equal(rig_lease(R, 2, NULL), -ENOSPC);
+	assert_int_equal(rig_last(R, 0, CONTROL_REVOKE)->region_id, l[5].region_id);
+	/* Nothing is left that could be spared. */
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(rig_lease(R, 1 + i, NULL), -ENOSPC);
+	assert_int_equal(rig_count(R, 0, CONTROL_REVOKE, 0), 2);
+	rig_end(R, 0, CONTROL_REVOKE_DONE, l[3].region_id, l[3].epoch);
+	assert_int_equal(rig_last(R, 1, CONTROL_STATS)->free_bytes, RIG_REGION_BYTES);
+	/* It is not for who could do without it, for a while. */
+	assert_int_equal(rig_lease_ephemeral(R, 0, NULL), -ENOSPC);
+	assert_int_equal(refused(LEASE_REFUSED_WANTED), 1);
+	assert_int_equal(rig_lease(R, 1, &got), 0);
+	assert_int_equal(got.region_id, l[3].region_id);
+	rig_end(R, 0, CONTROL_REVOKE_DONE, l[5].region_id, l[5].epoch);
+	rig_sleep(R, 900);
+	rig_beat(R, 0);
+	assert_int_equal(rig_lease_ephemeral(R, 0, NULL), -ENOSPC);
+	rig_sleep(R, 100);
+	assert_int_equal(rig_lease_ephemeral(R, 0, NULL), 0);
+	assert_int_equal(stat_get(&st->reclaims), 2);
+	assert_int_equal(stat_get(&st->revoke_dones), 2);
+	rig_close(R);
+}
+
+static void test_spare_order(void **state)
+{
+	struct control_lease l[RIG_REGIONS];
+	uint64_t spare[RIG_REGIONS];
+
+	/* Of the client that can spare most, what it could spare for longest. */
+	open_default();
+	for (uint8_t i = 0; i < 3; i++)
+		rig_hello(R, i, i + 1, i + 1);
+	for (unsigned i = 0; i < RIG_REGIONS; i++)
+		assert_int_equal(rig_lease(R, i < 5, &l[i]), 0); /* 0-4: peer 1; 5-7: peer 0 */
+	for (unsigned i = 0; i < RIG_REGIONS; i++)
+		spare[i] = l[i].region_id;
+	rig_renew_spare(R, 0, spare + 5, 3);
+	rig_renew_spare(R, 1, spare + 4, 1);
+	rig_sleep(R, 10);
+	rig_renew_spare(R, 1, spare + 2, 3);
+	rig_sleep(R, 10);
+	rig_renew_spare(R, 1, spare + 1, 4);
+	/* What stops being spare for a moment begins anew. */
+	rig_sleep(R, 10);
+	rig_renew_spare(R, 1, spare + 1, 3);
+	rig_sleep(R, 10);
+	rig_renew_spare(R, 1, spare + 1, 4);
+	assert_int_equal(rig_lease(R, 2, NULL), -ENOSPC);
+	assert_int_equal(rig_count(R, 0, CONTROL_REVOKE, 0), 0);
+	assert_true(rig_last(R, 1, CONTROL_REVOKE)->region_id == spare[2] ||
+		    rig_last(R, 1, CONTROL_REVOKE)->region_id == spare[3]);
+	rig_close(R);
+}
+
+static void test_spare_is_a_hint(void **state)
+{
+	struct control_lease l[RIG_REGIONS], got;
+	uint64_t spare[3];
+
+	open_full(l);
+	/* What is not its own, or nothing at all, is counted and has no effect. */
+	spare[0] = l[0].region_id;
+	spare[1] = RIG_REGIONS;
+	spare[2] = UINT64_MAX;
+	rig_renew_spare(R, 1, spare, 3);
+	assert_int_equal(refused(LEASE_REFUSED_STALE), 3);
+	assert_int_equal(rig_lease(R, 2, NULL), -ENOSPC);
+	assert_int_equal(rig_count(R, 0, CONTROL_REVOKE, 0), 0);
+	/* It is over with the next renewal that does not say so, and with the session. */
+	rig_renew_spare(R, 0, spare, 1);
+	rig_renew(R, 0);
+	assert_int_equal(rig_lease(R, 2, NULL), -ENOSPC);
+	rig_renew_spare(R, 0, spare, 1);
+	rig_disconnect(R, 0);
+	assert_int_equal(rig_lease(R, 2, NULL), -ENOSPC);
+	assert_int_equal(stat_get(&lease_book_stats(rig.book)->revocations), 0);
+	assert_int_equal(rig_last(R, 2, CONTROL_STATS)->spare_bytes, 0);
+	/* Who has asked and gone leaves nothing behind; who does not answer has the usual grace. */
+	rig_hello(R, 0, 1, 1);
+	rig_renew_spare(R, 0, spare, 1);
+	assert_int_equal(rig_lease(R, 2, NULL), -ENOSPC);
+	rig_disconnect(R, 2);
+	rig_hello(R, 3, 4, 4);
+	rig_hello(R, 4, 5, 5); /* in the place of the client that is gone */
+	rig_sleep(R, 299);
+	assert_int_equal(rig_lease(R, 4, NULL), -ENOSPC);
+	rig_sleep(R, 1);
+	assert_int_equal(rig_lease(R, 4, &got), 0);
+	assert_int_equal(got.region_id, spare[0]);
+	assert_int_equal(stat_get(&lease_book_stats(rig.book)->forced), 1);
+	rig_close(R);
+}
+
 static void test_limits(void **state)
 {
 	struct lease_config cfg = rig_config();
@@ -485,6 +617,9 @@ int main(void)
 		cmocka_unit_test(test_expiry),
 		cmocka_unit_test(test_revoke),
 		cmocka_unit_test(test_revoke_of_a_client_that_is_away),
+		cmocka_unit_test(test_spare_makes_way),
+		cmocka_unit_test(test_spare_order),
+		cmocka_unit_test(test_spare_is_a_hint),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_no_memory),
 		cmocka_unit_test(test_sessions_limited),

@@ -37,7 +37,7 @@ static void step_lease(unsigned peer)
 {
 	struct control_lease l;
 
-	if (!ready(peer) || rig_lease(&rig, peer, &l))
+	if (!ready(peer) || (rnd(3) ? rig_lease : rig_lease_ephemeral)(&rig, peer, &l))
 		return;
 	if (rig.peers[peer].leases < RIG_REGIONS)
 		rig.peers[peer].lease[rig.peers[peer].leases++] = l;
@@ -85,9 +85,15 @@ static void step_renew(unsigned peer)
 {
 	struct rig_peer *p = &rig.peers[peer];
 
+	uint64_t spare[RIG_REGIONS + 1];
+	unsigned count = (unsigned)rnd(RIG_REGIONS + 1);
+
+	/* Its own regions and others', some twice, one that does not exist. */
+	for (unsigned i = 0; i < count; i++)
+		spare[i] = rnd(RIG_REGIONS + 1);
 	if (!ready(peer))
 		return;
-	rig_renew(&rig, peer);
+	rig_renew_spare(&rig, peer, spare, rnd(2) ? count : 0);
 	for (unsigned i = 0; i < p->leases; i++) {
 		unsigned region = (unsigned)p->lease[i].region_id;
 		assert_true(rig.exported[region] >= 0);
