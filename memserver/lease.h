@@ -26,10 +26,10 @@
  * - A region goes FREE -> LEASED -> (REVOKING ->) FREE. At the end of a lease its keys are
  * withdrawn first; then its memory goes back to the system, or is wiped (WIPING, one region per
  * tick) when it is kept. Nobody is ever given memory that was not wiped or fresh from the system.
- * - When more is leased than the target, regions are revoked one by one, each time from the client
- * that holds the most (not yet revoked) regions, the newest lease first: it had the least time to
- * be filled. A revocation is never taken back. When the grace is over the region is taken, answer
- * or not.
+ * - When more is leased than the target, regions are revoked one by one: first those that their
+ * clients can spare (below), then each time from the client that holds the most (not yet revoked)
+ * regions, the newest lease first: it had the least time to be filled. A revocation is never taken
+ * back. When the grace is over the region is taken, answer or not.
  * - A client says with LEASE_RENEW which of its leases it can spare: those that hold nothing but
  * ephemeral copies. When there is no region for a request that is not for ephemeral copies, one of
  * these is revoked, with the same grace: of the client that can spare most, the one it could spare

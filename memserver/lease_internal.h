@@ -2,6 +2,8 @@
 #ifndef FALLOW_MEMSERVER_LEASE_INTERNAL_H
 #define FALLOW_MEMSERVER_LEASE_INTERNAL_H
 
+#include <limits.h>
+
 #include "memserver/lease.h"
 
 struct lease_session {
@@ -86,6 +88,7 @@ void lease_regions_tick(struct lease_book *b, uint64_t now_ns);
 uint64_t lease_free_bytes(const struct lease_book *b);
 
 /* lease_spare.c */
+#define LEASE_NOBODY UINT_MAX
 /* Since when the holder of a lease can spare it; 0: it cannot. */
 void lease_spare_mark(struct lease_book *b, unsigned region, uint64_t since_ns);
 /* A client can spare these regions, and no others of its own. What is not its own is counted. */
@@ -95,6 +98,9 @@ void lease_spare_tell(
 void lease_spare_forget(struct lease_book *b, unsigned client);
 /* What all others can spare. */
 uint64_t lease_spare_bytes(const struct lease_book *b, unsigned client);
+/* Of the other client that can spare most, what it could spare for longest; -1: there is none.
+ * client may be LEASE_NOBODY. */
+int lease_spare_choose(const struct lease_book *b, unsigned client);
 /* There is no region left for this client: one that another can spare is asked back, unless one is
  * already being asked back for it. */
 void lease_spare_reclaim(struct lease_book *b, unsigned client);

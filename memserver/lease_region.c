@@ -195,12 +195,15 @@ void lease_region_revoke(
 	lease_client_send(b, r->client, m);
 }
 
-/* The newest lease of the client that holds the most regions not yet asked for; -1: nobody does. */
+/* What can be spared; else the newest lease of the client that holds the most regions not yet asked
+ * for; -1: nobody does. */
 static int revoke_choose(const struct lease_book *b)
 {
 	unsigned most = 0, client = 0;
-	int newest = -1;
+	int newest = -1, spare = lease_spare_choose(b, LEASE_NOBODY);
 
+	if (spare >= 0)
+		return spare;
 	for (unsigned i = 0; i < b->cfg.max_clients; i++) {
 		const struct lease_client *c = &b->clients[i];
 		if (c->used && c->regions - c->revoking > most) {

@@ -66,8 +66,7 @@ uint64_t lease_spare_bytes(const struct lease_book *b, unsigned client)
 	return (b->spare - b->clients[client].spare) * b->cfg.region_bytes;
 }
 
-/* Of the other client that can spare most, what it could spare for longest; -1: there is none. */
-static int reclaim_choose(const struct lease_book *b, unsigned client)
+int lease_spare_choose(const struct lease_book *b, unsigned client)
 {
 	unsigned most = 0, holder = 0;
 	int longest = -1;
@@ -100,7 +99,7 @@ static bool reclaim_is_under_way(const struct lease_book *b, unsigned client)
 void lease_spare_reclaim(struct lease_book *b, unsigned client)
 {
 	uint64_t now = env_now_ns(b->env);
-	int region = reclaim_is_under_way(b, client) ? -1 : reclaim_choose(b, client);
+	int region = reclaim_is_under_way(b, client) ? -1 : lease_spare_choose(b, client);
 
 	if (region < 0)
 		return;

@@ -398,6 +398,29 @@ static void test_spare_order(void **state)
 	rig_close(R);
 }
 
+/* A target that shrinks takes what costs nobody a page before anything else. */
+static void test_spare_goes_first(void **state)
+{
+	struct control_lease l[RIG_REGIONS];
+	uint64_t spare[2];
+
+	open_default();
+	for (uint8_t i = 0; i < 2; i++)
+		rig_hello(R, i, i + 1, i + 1);
+	for (unsigned i = 0; i < RIG_REGIONS; i++)
+		assert_int_equal(
+			rig_lease(R, i < 2, &l[i]), 0); /* 0, 1: peer 1; the rest: peer 0 */
+	spare[0] = l[1].region_id;
+	rig_renew_spare(R, 1, spare, 1);
+	lease_book_target_set(rig.book, (RIG_REGIONS - 1) * RIG_REGION_BYTES);
+	assert_int_equal(rig_count(R, 0, CONTROL_REVOKE, 0), 0);
+	assert_int_equal(rig_last(R, 1, CONTROL_REVOKE)->region_id, spare[0]);
+	lease_book_target_set(rig.book, (RIG_REGIONS - 2) * RIG_REGION_BYTES);
+	assert_int_equal(rig_count(R, 1, CONTROL_REVOKE, 0), 1);
+	assert_int_equal(rig_last(R, 0, CONTROL_REVOKE)->region_id, l[RIG_REGIONS - 1].region_id);
+	rig_close(R);
+}
+
 static void test_spare_is_a_hint(void **state)
 {
 	struct control_lease l[RIG_REGIONS], got;
@@ -619,6 +642,7 @@ int main(void)
 		cmocka_unit_test(test_revoke_of_a_client_that_is_away),
 		cmocka_unit_test(test_spare_makes_way),
 		cmocka_unit_test(test_spare_order),
+		cmocka_unit_test(test_spare_goes_first),
 		cmocka_unit_test(test_spare_is_a_hint),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_no_memory),
