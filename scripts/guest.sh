@@ -9,7 +9,7 @@ usage() {
 Usage: ./run guest COMMAND [ARGUMENT...]
 
   up [OPTION...]      start a guest and wait until it takes commands
-    --mib N           its memory (64 to 16384; default 256)
+    --mib N           its memory (64 to 16384; default 256), without KVM 128 KiB less: a size that can migrate
     --max-mib N       up to this it can grow by hotplug (default: as --mib)
     --cpus N          processors (default 1)
     --disk vhost:SOCKET[,queues=N]
@@ -143,16 +143,18 @@ begin_guest() {
 }
 
 start_qemu() { # MIB MAX_MIB CPUS APPEND ARGUMENT...
-	local mib=$1 max=$2 cpus=$3 append=$4 accel size
+	local mib=$1 max=$2 cpus=$3 append=$4 accel=kvm size kib=$(($1 * 1024))
 	shift 4
-	accel=$([ "$ACCEL" = kvm ] && echo kvm || echo tcg,thread=multi,tb-size=128)
-	size=$mib
-	[ "$max" = "$mib" ] || size="$mib,slots=8,maxmem=${max}M"
+	# Without KVM, QEMU before 9.0 loses stores to what it copies for a migration, unless the memory's size is no
+	# multiple of 256 KiB (docs/GUESTS.md).
+	[ "$ACCEL" = kvm ] || accel=tcg,thread=multi,tb-size=128 kib=$((kib - 128))
+	size=${kib}K
+	[ "$max" = "$mib" ] || size="$size,slots=8,maxmem=${max}M"
 	mkfifo "$GUEST"/{jobs,monitor}.{in,out}
 	: >"$GUEST/answers"
 	start_monitor
 	setsid nice -n 5 "$QEMU" -name fallow-guest -M q35,memory-backend=ram -accel "$accel" -cpu max -smp "$cpus" \
-		-m "$size" -object "memory-backend-memfd,id=ram,size=${mib}M,share=on" \
+		-m "$size" -object "memory-backend-memfd,id=ram,size=${kib}K,share=on" \
 		-nodefaults -no-user-config -display none -no-reboot \
 		-kernel "$CACHE/vmlinuz" -initrd "$GUEST/initrd" -append "$KERNEL_COMMAND_LINE memhp_default_state=online $append" \
 		-serial "file:$GUEST/console" -chardev "pipe,id=jobs,path=$GUEST/jobs" -serial chardev:jobs \

@@ -98,7 +98,7 @@ guest_start_with() { # [OPTION...] DISK[:QUEUES]...: disks are /dev/vda, /dev/vd
 		IFS=: read -r name queues <<<"$name"
 		options+=(--disk "vhost:$(backend_socket "$name"),queues=${queues:-1}")
 	done
-	GUEST_OPTIONS=("${options[@]}" --program "$BIN/swapwalk" --program "$BIN/blockwalk")
+	GUEST_OPTIONS=("${options[@]}" --program "$BIN/swapwalk" --program "$BIN/blockwalk" --program "$BIN/memwalk")
 	guest up "${GUEST_OPTIONS[@]}" || fail "no guest"
 }
 

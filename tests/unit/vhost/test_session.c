@@ -546,6 +546,73 @@ static void logged(void **state)
 	close(fd);
 }
 
+/* Every page in which two copies of the guest's memory differ is in the log. */
+static void differences_logged(const uint8_t *before, const uint8_t *after, const uint8_t *bits)
+{
+	for (uint64_t at = 0; at < GUEST_BYTES; at += VHOST_LOG_PAGE)
+		if (memcmp(before + at, after + at, VHOST_LOG_PAGE))
+			assert_true(dirty(bits, guest_gpa(at)));
+}
+
+/*
+ * As a migration ends: the log is cleared, the memory is copied, the rings are stopped with
+ * requests on their way. What was written after the copy is in the log, and nothing is written
+ * after the last answer.
+ */
+static void logged_until_stopped(void **state)
+{
+	struct world *w = *state;
+	struct client *c = &w->client;
+	uint64_t bytes = (GUEST_GPA + GUEST_BYTES) / VHOST_LOG_PAGE / 8, answer;
+	struct vhost_wire_log log = {.size_bytes = bytes};
+	int fd = memfd_create("log", MFD_CLOEXEC);
+	uint8_t *copy = malloc(2 * GUEST_BYTES), *stopped = copy + GUEST_BYTES, status;
+	uint16_t base[RINGS];
+
+	assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+	uint8_t *bits = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	w->disk.defer = true;
+	client_up(c, w->path);
+	assert_true(client_send(c, VHOST_SET_LOG_BASE, 0, &log, sizeof(log), &fd, 1));
+	assert_int_equal(client_recv(c, VHOST_SET_LOG_BASE, &answer, 8, NULL), 8);
+	client_set_u64(c, VHOST_SET_FEATURES, c->features | VHOST_F_LOG_ALL_BIT);
+	for (unsigned round = 1; round <= 50; round++) {
+		for (unsigned r = 0; r < RINGS; r++) {
+			struct vhost_wire_ring_addr a = guest_ring_addr(&c->ring[r], r);
+			a.flags = VHOST_RING_LOG;
+			assert_true(
+				client_send(c, VHOST_SET_VRING_ADDR, 0, &a, sizeof(a), NULL, 0));
+		}
+		assert_true(client_alive(c));
+		memset(w->disk.data, (int)round, RINGS * 8 * 4096);
+		hold(w, true);
+		for (unsigned r = 0; r < RINGS; r++)
+			for (unsigned i = 0; i < 8; i++)
+				client_submit(c, r, i, RAMDISK_IN, (r * 8 + i) * 8, 4096);
+		CLIENT_WAIT(BACKEND_LANE_STAT(&w->backend, in_progress) == RINGS * 8);
+		memset(bits, 0, bytes);
+		memcpy(copy, c->guest.base, GUEST_BYTES);
+		hold(w, false);
+		for (unsigned r = 0; r < RINGS; r++)
+			base[r] = client_ring_stop(c, r);
+		memcpy(stopped, c->guest.base, GUEST_BYTES);
+		differences_logged(copy, stopped, bits);
+		usleep(2000);
+		assert_memory_equal(c->guest.base, stopped, GUEST_BYTES);
+		for (unsigned r = 0; r < RINGS; r++) {
+			client_ring_start(c, r, base[r]);
+			for (unsigned i = 0; i < 8; i++) {
+				client_reap(c, r, &status);
+				assert_int_equal(status, RAMDISK_OK);
+				assert_int_equal(client_data(c, r, i)[4095], round);
+			}
+		}
+	}
+	munmap(bits, bytes);
+	close(fd);
+	free(copy);
+}
+
 /* Our own stop with requests in flight: they are done first. */
 static void server_stops(void **state)
 {
@@ -587,6 +654,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(migrates, setup, teardown),
 		cmocka_unit_test_setup_teardown(changes, setup, teardown),
 		cmocka_unit_test_setup_teardown(logged, setup, teardown),
+		cmocka_unit_test_setup_teardown(logged_until_stopped, setup, teardown),
 		cmocka_unit_test_setup_teardown(server_stops, setup, teardown),
 	};
 	log_set_level(LOG_LEVEL_ERROR, 0);
