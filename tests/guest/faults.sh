@@ -17,7 +17,7 @@ guest start files 'n=0; while [ ! -f /tmp/enough ]; do n=$((n + 1))
 	sha256sum </mnt/a >/tmp/sum.$((n % 2)) || exit 1
 	[ $n = 1 ] || cmp /tmp/sum.0 /tmp/sum.1 || exit 1; done; echo rounds $n'
 
-for round in $(seq "$(amount 3 6)"); do
+for round in 1 2 3 4 5; do
 	for disk in vda vdb vdc; do
 		wait_progress $disk 100
 	done
