@@ -27,8 +27,9 @@ migration_end() {
 
 say "seed $SEED"
 disks_start 2 plain:16
-# A kernel that clears pages before a disk writes to them makes them dirty itself.
-guest_start_with --mib 128 --cpus 2 --append init_on_alloc=0 plain
+# A kernel that clears pages before a disk writes to them makes them dirty itself. There is room to spare: a page that was
+# reclaimed would be read once more.
+guest_start_with --mib 192 --cpus 2 --append init_on_alloc=0 plain
 in_guest "blockwalk --mib 16 --seed $SEED --workers 8 --steps 2000 /dev/vda" >/dev/null
 
 # What was read stays in memory as long as somebody has the disk open.
@@ -39,6 +40,7 @@ migration_begin 16777216 3
 before=$(requests_done vda)
 sum=$(disk_sum)
 requests=$(requests_done vda)
+expect "nothing has been reclaimed" in_guest 'grep -qx "pgsteal_kswapd 0" /proc/vmstat'
 expect "the disk has written to the guest's memory" [ "$requests" -gt "$before" ]
 expect "it has not migrated yet" migration_is active
 migration_end
