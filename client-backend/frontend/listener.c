@@ -14,29 +14,12 @@
 #include <unistd.h>
 
 #include "lib/core/log.h"
+#include "lib/core/unix_socket.h"
 
 #define ACCEPT_PAUSE_MS 100 /* after accept() failed for want of descriptors */
 #define BACKLOG		64
 
 /* ---- opening ---- */
-
-/* Removes a socket file that nobody listens on any more. */
-static int stale_remove(const char *path, const struct sockaddr_un *sa)
-{
-	struct stat st;
-	if (lstat(path, &st) < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (!S_ISSOCK(st.st_mode))
-		return -EEXIST;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	int err = connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) < 0 ? errno : 0;
-	close(fd);
-	if (err != ECONNREFUSED)
-		return -EADDRINUSE; /* also EAGAIN: somebody's queue is full */
-	return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
-}
 
 static int unix_open(const char *path, mode_t mode)
 {
@@ -44,7 +27,7 @@ static int unix_open(const char *path, mode_t mode)
 	if (!path[0] || strlen(path) >= sizeof(sa.sun_path))
 		return -ENAMETOOLONG;
 	memcpy(sa.sun_path, path, strlen(path));
-	int err = stale_remove(path, &sa);
+	int err = unix_socket_stale_remove(&sa);
 	if (err)
 		return err;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

@@ -17,6 +17,8 @@
 #include <event2/keyvalq_struct.h>
 #include <event2/listener.h>
 
+#include "lib/core/unix_socket.h"
+
 #define HEADERS_MAX_BYTES 16384
 #define BODY_MAX_BYTES	  65536
 #define TIMEOUT_S	  10
@@ -149,25 +151,6 @@ int http_server_listen(
 	return 0;
 }
 
-/* Removes a socket that a process left behind; one that somebody listens on stays: -EADDRINUSE. */
-static int unix_stale_remove(const struct sockaddr_un *un)
-{
-	struct stat st;
-
-	if (lstat(un->sun_path, &st))
-		return errno == ENOENT ? 0 : -errno;
-	if (!S_ISSOCK(st.st_mode))
-		return -EEXIST;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	int rc = connect(fd, (const struct sockaddr *)un, sizeof(*un)) ? errno : 0;
-	close(fd);
-	if (rc != ECONNREFUSED)
-		return -EADDRINUSE;
-	return unlink(un->sun_path) ? -errno : 0;
-}
-
 int http_server_listen_unix(
 	struct http_server *s, const char *path, unsigned mode, char *err, size_t err_bytes)
 {
@@ -179,7 +162,7 @@ int http_server_listen_unix(
 	if (s->unix_path[0])
 		return bind_failed(-EALREADY, path, err, err_bytes);
 	memcpy(un.sun_path, path, strlen(path) + 1);
-	int rc = unix_stale_remove(&un);
+	int rc = unix_socket_stale_remove(&un);
 	if (rc)
 		return bind_failed(rc, path, err, err_bytes);
 	mode_t old = umask(0777);
