@@ -79,7 +79,6 @@ struct harness {
 	struct pools_stats *pools_stats;
 };
 
-/* Unlike assert(), also in release builds. */
 static void pause_ms(long ms)
 {
 	struct timespec ts = {.tv_nsec = ms * 1000000};
