@@ -75,7 +75,7 @@ read_loop() { # DEPTH READS [BYTES [beside]]
 fallow_pages() {
 	local what=$1
 	shift
-	lab exec 1 "timeout 600 $BIN/bench_pages $what --socket /run/f.sock --http /run/f.http $*" 2>&1
+	lab exec 1 "timeout 600 $BIN/bench_pages $what --socket /run/fallow-lab/f.sock --http /run/fallow-lab/f.http $*" 2>&1
 }
 
 # A daemon's processor time so far, the time now, both in ns, and how often its threads woke: as its own kernel counts.

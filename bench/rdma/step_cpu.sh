@@ -16,12 +16,12 @@ sed -e 's/^name: .*/name: twin/' -e 's/7400/7410/; s/7401/7411/; s/donor.http/tw
 	"$(share $TARGET)/donor.yaml" >"$(share $TARGET)/twin.yaml"
 : >"$(share $TARGET)/twin.log"
 lab exec $TARGET "setsid $BIN/fallow-memserver --config /run/lab/twin.yaml </dev/null >/dev/null 2>>/run/lab/twin.log &
-	echo \$! >/run/twin.pid"
+	echo \$! >/run/fallow-lab/twin.pid"
 wait_for "the second memory server is ready" grep -q 'msg="ready"' "$(share $TARGET)/twin.log"
 
 account() { # what the daemons used so far, as JSON
 	local donor backend twin
-	donor=$(cpu_ns $TARGET /run/donor.pid) backend=$(cpu_ns 1 /run/f.pid) twin=$(cpu_ns $TARGET /run/twin.pid)
+	donor=$(cpu_ns $TARGET /run/fallow-lab/donor.pid) backend=$(cpu_ns 1 /run/fallow-lab/f.pid) twin=$(cpu_ns $TARGET /run/fallow-lab/twin.pid)
 	jq -cn --arg donor "$donor" --arg backend "$backend" --arg twin "$twin" --argjson wire "$(json status '.traffic.wire_written_bytes')" \
 		'{donor: ($donor | split(" ") | map(tonumber)), backend: ($backend | split(" ") | map(tonumber)),
 		twin: ($twin | split(" ") | map(tonumber)), wire: $wire}'
@@ -39,7 +39,7 @@ used() {
 }
 
 leases_granted() {
-	lab exec $TARGET "curl -s --unix-socket /run/donor.http http://f/metrics" | sed -n 's/^fallow_memserver_leases_granted_total \([0-9]*\).*/\1/p'
+	lab exec $TARGET "curl -s --unix-socket /run/fallow-lab/donor.http http://f/metrics" | sed -n 's/^fallow_memserver_leases_granted_total \([0-9]*\).*/\1/p'
 }
 
 before=$(account)
@@ -47,7 +47,7 @@ sleep $((seconds / 3))
 used cpu_idle "$before" "$(account)"
 
 # The same pages over and over: a pool that is destroyed gives its regions back, and wiping them is another matter.
-lab start 1 spills "while [ ! -e /run/spills.end ]; do $BIN/bench_pages put --socket /run/f.sock --http /run/f.http \
+lab start 1 spills "while [ ! -e /run/fallow-lab/spills.end ]; do $BIN/bench_pages put --socket /run/fallow-lab/f.sock --http /run/fallow-lab/f.http \
 	--pool again --pages 12288 --depth 2 --seed 4; done" >/dev/null
 # A region that is leased is registered and was wiped, once: what is measured is the load after the first rounds of it.
 granted=-1
@@ -57,4 +57,4 @@ before=$(account)
 line=$(fallow_pages get --pool inc --pages 12288 --seed 1 --depth 16 --seconds "$seconds") || fail "load: $line"
 used cpu "$before" "$(account)" "$line"
 say "leases granted meanwhile, each region wiped: $(($(leases_granted) - granted))"
-lab exec 1 'touch /run/spills.end; while pgrep -x bench_pages >/dev/null; do sleep 0.2; done; rm /run/spills.end'
+lab exec 1 'touch /run/fallow-lab/spills.end; while pgrep -x bench_pages >/dev/null; do sleep 0.2; done; rm /run/fallow-lab/spills.end'

@@ -33,10 +33,10 @@ both_ways() {
 }
 measure poweroff_both_ways both_ways
 
-load="$BIN/bench_pages get --socket /run/f.sock --http /run/f.http --pool held --pages $((mib * 256)) --seed 7"
-lab start 1 load "until [ -e /run/load.end ]; do $load --seconds 10 || echo failed; done; echo end" >/dev/null
+load="$BIN/bench_pages get --socket /run/fallow-lab/f.sock --http /run/fallow-lab/f.http --pool held --pages $((mib * 256)) --seed 7"
+lab start 1 load "until [ -e /run/fallow-lab/load.end ]; do $load --seconds 10 || echo failed; done; echo end" >/dev/null
 wait_for "the load runs" lab exec 1 'grep -q per_s /run/lab/load.log'
-lab start 1 watch "exec $BIN/bench_pages watch --http /run/f.http --seconds 1800" >/dev/null
+lab start 1 watch "exec $BIN/bench_pages watch --http /run/fallow-lab/f.http --seconds 1800" >/dev/null
 watched() { lab exec 1 'cat /run/lab/watch.log' | jq -s "$1"; }
 wait_for "the watch runs" lab exec 1 'grep -q missing /run/lab/watch.log'
 segments=$(json donors '.donors[0].segments')
@@ -44,9 +44,9 @@ off=$(lab exec 1 'date +%s%3N')
 lab kill 2 || fail "node 2 cannot be killed"
 wait_for "the loss is known" lab exec 1 'grep -q "\"missing\":[1-9]" /run/lab/watch.log'
 wait_for "two copies of everything again" lab exec 1 'tail -n 1 /run/lab/watch.log | grep -q "\"missing\":0"'
-lab exec 1 'touch /run/load.end'
+lab exec 1 'touch /run/fallow-lab/load.end'
 wait_for "the load ends" lab exec 1 'grep -q "^end" /run/lab/load.log'
-lab exec 1 'rm /run/load.end'
+lab exec 1 'rm /run/fallow-lab/load.end'
 log=$(lab exec 1 'cat /run/lab/load.log')
 ! grep -q -e failed -e '"bad":[1-9]' <<<"$log" || fail "gets failed under load: $log"
 # Repair lasts from the first look that found copies missing to the first that found none; five looks a second.

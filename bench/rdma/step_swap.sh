@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Each device as the only swap, for a program that needs twice the memory that it may use.
+# Each device as the swap that is used first, for a program that needs twice the memory that it may use.
 need_mib=$([ $QUICK = 1 ] && echo 32 || echo 64)
 accesses=$([ $QUICK = 1 ] && echo 500 || echo 3000)
 clean_up
@@ -12,7 +12,7 @@ with_swap() {
 		g=/sys/fs/cgroup/fallow-bench
 		echo +memory >/sys/fs/cgroup/cgroup.subtree_control; mkdir -p \$g
 		cluster=\$(cat /proc/sys/vm/page-cluster)
-		mkswap $1 >/dev/null 2>&1 && swapon $1 || exit 1
+		mkswap $1 >/dev/null 2>&1 && swapon -p 32767 $1 || exit 1
 		echo 0 >/proc/sys/vm/page-cluster
 		echo $((need_mib / 2))M >\$g/memory.max
 		$2
@@ -30,7 +30,7 @@ walk() { # PATH SEED
 # A real program with real data: Redis full of this system's text, read at random. What its client sees.
 redis() { # PATH
 	local out
-	out=$(with_swap "$1" "s=/run/redis.sock
+	out=$(with_swap "$1" "s=/run/fallow-lab/redis.sock
 		(echo \$BASHPID >\$g/cgroup.procs; exec redis-server --port 0 --unixsocket \$s --save '' --appendonly no --daemonize no) >/run/lab/redis.log 2>&1 &
 		server=\$!
 		for i in \$(seq 300); do redis-cli -s \$s ping >/dev/null 2>&1 && break; sleep 0.1; done

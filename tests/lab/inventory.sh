@@ -203,12 +203,14 @@ left=$(lab exec 3 "kill -0 $pid 2>/dev/null && echo process $pid; ls -d /run/lab
 [ -z "$left" ] || fail "left after down: $left"
 [ ! -e "$D/share" ] || fail "the share is left after down"
 
-### The tests themselves
+### The tests themselves, on a machine that has a service of its own
+nsenter -t "$(<"$D/node2.pid")" -m -p bash -c 'sleep 100000 & echo $! >/run/other.pid'
 tests=("${@:2}")
 [ $# -gt 1 ] || tests=(donor_loss transport)
 bash tests/lab/run.sh "$BUILD" "${tests[@]}" 2>&1 | tee "$D/tests"
 code=${PIPESTATUS[0]}
 [ $code = 0 ] || fail "the lab's tests on an inventory: exit code $code"
+nsenter -t "$(<"$D/node2.pid")" -m -p bash -c 'kill -0 "$(</run/other.pid)"' || fail "the tests ended a service that is not theirs"
 [ $# -gt 1 ] || [ "$(grep -c '^   ok' "$D/tests") $(grep -c "left out: 'verbs'" "$D/tests")" = "1 1" ] || fail "not all were run"
 CODE=0
 echo "passed"

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Harness of the lab's tests: memory servers and a backend on lab nodes, over verbs. Sourced by run.sh, which has the
-# cluster up; node 1 is the backend's, the others are donors'. NODES is how many there are.
+# cluster up; node 1 is the backend's, the others are donors'. NODES is how many there are. On a node the
+# tests keep in /run/fallow-lab what a reboot may take; the rest of its /run is not theirs.
 LIMIT_S=${FALLOW_TEST_LIMIT_S:-120} # for any single wait; only a broken program needs it
 TRANSPORT=$(lab transport)
 BACKEND_SHARE=$(lab share 1)
@@ -41,6 +42,31 @@ needs() {
 	done
 }
 
+# For a test whose disk is node 1's /dev/nbd0: left out where there is none, or somebody has it. disk_end: what the test had there.
+needs_disk() {
+	lab exec 1 'modprobe nbd nbds_max=2 && [ -e /sys/block/nbd0 ] && [ ! -e /sys/block/nbd0/pid ]' >/dev/null 2>&1 || {
+		echo "   left out: node 1 has no /dev/nbd0, or somebody uses it"
+		exit 77
+	}
+	trap disk_end EXIT
+}
+
+disk_end() {
+	lab exec 1 'pkill -KILL -x swapwalk; swapoff /dev/nbd0; rmdir /sys/fs/cgroup/walk
+		pkill -KILL -x test-vhost-nbd || nbd-client -d /dev/nbd0
+		for i in $(seq 100); do [ -e /sys/block/nbd0/pid ] || exit 0; sleep 0.1; done' >/dev/null 2>&1
+}
+
+# disk_swap MIB: the kernel swaps there before anywhere else; what is in the group "walk" may use so much memory.
+disk_swap() {
+	lab exec 1 "set -e
+		mkswap /dev/nbd0 >/dev/null
+		swapon -d -p 32767 /dev/nbd0
+		mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+		echo +memory >/sys/fs/cgroup/cgroup.subtree_control; mkdir -p /sys/fs/cgroup/walk; echo $1M >/sys/fs/cgroup/walk/memory.max" ||
+		fail "no swap"
+}
+
 share() { lab share "$1"; }
 
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
@@ -58,29 +84,29 @@ donor_start() {
 		listen: {address: "0.0.0.0", port: 7400}
 		tcp: {port: 7401, threads: 1}
 		verbs: {mode: $(verbs_mode), device: "$(lab device "$node")"}
-		http: {port: 0, socket: /run/donor.http}
+		http: {port: 0, socket: /run/fallow-lab/donor.http}
 	YAML
 	[ $# -eq 0 ] || printf '%s\n' "$@" >>"$dir/donor.yaml"
 	grep -q '^region:' "$dir/donor.yaml" || echo 'region: {size: 2MiB}' >>"$dir/donor.yaml"
 	grep -q '^memory:' "$dir/donor.yaml" || echo 'memory: {min: 192MiB, max: 192MiB, floor: 1%}' >>"$dir/donor.yaml"
 	[ ! -f "$dir/donor.log" ] || cat "$dir/donor.log" >>"$dir/donor.log.old"
 	: >"$dir/donor.log"
-	lab exec "$node" "rm -f /run/donor.http
+	lab exec "$node" "mkdir -p /run/fallow-lab && rm -f /run/fallow-lab/donor.http
 		setsid $BIN/fallow-memserver --config /run/lab/donor.yaml </dev/null >/dev/null 2>>/run/lab/donor.log &
-		echo \$! >/run/donor.pid"
+		echo \$! >/run/fallow-lab/donor.pid"
 	wait_for "donor d$node is ready" grep -q 'msg="ready"' "$dir/donor.log"
 }
 
 donor_kill() { # NODE [SIGNAL]: and waits until it is gone
-	lab exec "$1" "pid=\$(</run/donor.pid); kill -${2:-KILL} \$pid; while [ -d /proc/\$pid ]; do sleep 0.05; done"
+	lab exec "$1" "pid=\$(</run/fallow-lab/donor.pid); kill -${2:-KILL} \$pid; while [ -d /proc/\$pid ]; do sleep 0.05; done"
 }
 
 # Processor time that the memory server itself used so far, in hundredths of a second.
-donor_cpu() { lab exec "$1" "cut -d' ' -f14,15 /proc/\$(</run/donor.pid)/stat" | tr ' ' '+' | bc_int; }
+donor_cpu() { lab exec "$1" "cut -d' ' -f14,15 /proc/\$(</run/fallow-lab/donor.pid)/stat" | tr ' ' '+' | bc_int; }
 bc_int() { local sum; read -r sum; echo $((sum)); }
 
 # backend_config NODES [YAML lines]; STATE_DIR may be changed before
-STATE_DIR=/run/fallow-state
+STATE_DIR=/run/fallow-lab/state
 backend_config() {
 	local nodes=$1 node file=$BACKEND_SHARE/f.yaml
 	shift
@@ -89,8 +115,8 @@ backend_config() {
 			name: host
 			runtime_dir: /dev/shm/fallow
 			state_dir: $STATE_DIR
-			socket: {path: /run/f.sock}
-			http: {port: 0, socket: /run/f.http}
+			socket: {path: /run/fallow-lab/f.sock}
+			http: {port: 0, socket: /run/fallow-lab/f.http}
 		YAML
 		[ $# -eq 0 ] || printf '%s\n' "$@"
 		echo "donors:"
@@ -112,21 +138,22 @@ backend_start() { # [OPTION...]
 	local log=$BACKEND_SHARE/f.log
 	[ ! -f "$log" ] || cat "$log" >>"$log.old"
 	: >"$log"
-	lab exec 1 "setsid $BIN/fallowd --config /run/lab/f.yaml $* </dev/null >/dev/null 2>>/run/lab/f.log &
-		echo \$! >/run/f.pid"
+	lab exec 1 "mkdir -p /run/fallow-lab
+		setsid $BIN/fallowd --config /run/lab/f.yaml $* </dev/null >/dev/null 2>>/run/lab/f.log &
+		echo \$! >/run/fallow-lab/f.pid"
 	wait_for "fallowd is ready" backend_ready_or_gone
-	lab exec 1 'kill -0 $(</run/f.pid)' || fail "fallowd did not start"
+	lab exec 1 'kill -0 $(</run/fallow-lab/f.pid)' || fail "fallowd did not start"
 }
 
 backend_ready_or_gone() {
-	grep -q 'msg="ready"' "$BACKEND_SHARE/f.log" || ! lab exec 1 'kill -0 $(</run/f.pid)'
+	grep -q 'msg="ready"' "$BACKEND_SHARE/f.log" || ! lab exec 1 'kill -0 $(</run/fallow-lab/f.pid)'
 }
 
 backend_kill() { # [SIGNAL]
-	lab exec 1 "pid=\$(</run/f.pid); kill -${1:-KILL} \$pid; while [ -d /proc/\$pid ]; do sleep 0.05; done"
+	lab exec 1 "pid=\$(</run/fallow-lab/f.pid); kill -${1:-KILL} \$pid; while [ -d /proc/\$pid ]; do sleep 0.05; done"
 }
 
-json() { lab exec 1 "$BIN/fallow --http /run/f.http --json $1" | jq -r "$2"; }
+json() { lab exec 1 "$BIN/fallow --http /run/fallow-lab/f.http --json $1" | jq -r "$2"; }
 json_is() { [ "$(json "$1" "$2")" = true ]; }
 
 donors_up() { # COUNT: in service, over verbs, with every lane connected
@@ -137,7 +164,7 @@ donors_up() { # COUNT: in service, over verbs, with every lane connected
 pages() {
 	local what=$1
 	shift
-	lab exec 1 "$BIN/test-pages $what /run/f.sock $*"
+	lab exec 1 "$BIN/test-pages $what /run/fallow-lab/f.sock $*"
 }
 
 expect_pages() { # TALLY what...
@@ -154,14 +181,14 @@ all_ok() { echo "ok=$1 refused=0 miss=0 lost=0 wrong=0 failed=0"; }
 load_start() {
 	local name=$1 what=$2
 	shift 2
-	lab exec 1 "setsid $BIN/test-pages $what /run/f.sock $* </dev/null >/run/lab/$name.load 2>&1 & echo \$! >/run/$name.load.pid"
+	lab exec 1 "setsid $BIN/test-pages $what /run/fallow-lab/f.sock $* </dev/null >/run/lab/$name.load 2>&1 & echo \$! >/run/fallow-lab/$name.load.pid"
 	wait_for "load $name runs" grep -q '^started' "$BACKEND_SHARE/$name.load"
 }
 
 # The tally is in LOAD_TALLY, the longest batch's milliseconds in LOAD_MS, the number of pages in LOAD_PAGES.
 load_end() { # NAME
 	local file=$BACKEND_SHARE/$1.load
-	lab exec 1 "kill -TERM \$(</run/$1.load.pid)" || fail "load $1 ended by itself: $(tail -n 3 "$file")"
+	lab exec 1 "kill -TERM \$(</run/fallow-lab/$1.load.pid)" || fail "load $1 ended by itself: $(tail -n 3 "$file")"
 	wait_for "load $1 ends" grep -q '^longest_ms=' "$file"
 	LOAD_TALLY=$(grep '^ok=' "$file")
 	LOAD_MS=$(sed -n 's/^longest_ms=//p' "$file")
@@ -189,8 +216,8 @@ expect_load() {
 
 # metric NODE NAME [LABEL]: the sum of a daemon's samples of that name that have the label
 metric() {
-	local socket=/run/donor.http
-	[ "$1" != 1 ] || socket=/run/f.http
+	local socket=/run/fallow-lab/donor.http
+	[ "$1" != 1 ] || socket=/run/fallow-lab/f.http
 	lab exec "$1" "curl -s --max-time 20 --unix-socket $socket http://localhost/metrics" |
 		awk -v name="$2" -v label="${3:-}" '{ split($1, word, "{") }
 			word[1] == name && (label == "" || index($1, label)) { sum += $NF } END { printf "%d\n", sum }'
@@ -207,8 +234,10 @@ clean_up() {
 	for node in $(seq "$NODES"); do
 		! lab can resume || lab resume "$node" 2>/dev/null || true
 		FALLOW_LAB_EXEC_LIMIT_S=60 lab exec "$node" true >/dev/null 2>&1 || lab reboot "$node" || return 1
-		lab exec "$node" 'for f in /run/*.pid; do [ ! -f $f ] || { kill -KILL $(<$f) && tail --pid=$(<$f) -f /dev/null; } 2>/dev/null; done
-			rm -rf /run/*.pid /dev/shm/fallow /run/fallow-state /run/f.sock /run/f.http /run/meminfo' >/dev/null || return 1
+		lab exec "$node" "for file in /run/fallow-lab/*.pid; do
+				pid=\$(<\$file) && [[ \$(readlink /proc/\$pid/exe) = \$(realpath $BIN)/* ]] && kill -KILL \$pid && tail --pid=\$pid -f /dev/null
+			done 2>/dev/null
+			rm -rf /run/fallow-lab /dev/shm/fallow && mkdir /run/fallow-lab" >/dev/null || return 1
 		rm -rf "$(share "$node")"/*.{log,log.old,yaml,load} "$(share "$node")/fallow-state"
 	done
 }

@@ -7,7 +7,7 @@ backend_start
 wait_for "two donors are up" donors_up 2
 expect_pages "$(all_ok 8192)" put p 0 8192 21
 for round in 1 2; do
-	lab start 1 load "$BIN/test-pages check /run/f.sock p 0 8192 21; $BIN/test-pages put /run/f.sock busy 0 4096 $round" >/dev/null
+	lab start 1 load "$BIN/test-pages check /run/fallow-lab/f.sock p 0 8192 21; $BIN/test-pages put /run/fallow-lab/f.sock busy 0 4096 $round" >/dev/null
 	sleep 1
 	backend_kill KILL
 	backend_start

@@ -13,22 +13,22 @@ load_goes_on writes
 
 leases_over() { metric_is 2 fallow_memserver_leased_bytes 0 && metric_is 3 fallow_memserver_leased_bytes 0; }
 
-lab exec 1 'kill -STOP $(</run/f.pid)'
+lab exec 1 'kill -STOP $(</run/fallow-lab/f.pid)'
 wait_for "the leases are over" leases_over
 wait_for "the regions are wiped" metric_at_least 2 fallow_memserver_wipes_total 1
 # The next client: another identity, the same memory.
-sed -e 's,/dev/shm/fallow,/dev/shm/fallow/next,; s,/run/fallow-state,/run/fallow-state/next,; s,/run/f\.,/run/next.,; s/^name: .*/name: next/' \
+sed -e 's,/dev/shm/fallow,/dev/shm/fallow/next,; s,/run/fallow-lab/state,/run/fallow-lab/state/next,; s,/run/fallow-lab/f\.,/run/fallow-lab/next.,; s/^name: .*/name: next/' \
 	"$BACKEND_SHARE/f.yaml" >"$BACKEND_SHARE/next.yaml"
-lab exec 1 "mkdir -p /dev/shm/fallow/next /run/fallow-state/next
-	setsid $BIN/fallowd --config /run/lab/next.yaml </dev/null >/dev/null 2>>/run/lab/next.log & echo \$! >/run/next.pid"
-next() { lab exec 1 "$BIN/test-pages $1 /run/next.sock n 0 6144 83"; }
+lab exec 1 "mkdir -p /dev/shm/fallow/next /run/fallow-lab/state/next
+	setsid $BIN/fallowd --config /run/lab/next.yaml </dev/null >/dev/null 2>>/run/lab/next.log & echo \$! >/run/fallow-lab/next.pid"
+next() { lab exec 1 "$BIN/test-pages $1 /run/fallow-lab/next.sock n 0 6144 83"; }
 wait_for "the next client's backend is ready" grep -q 'msg="ready"' "$BACKEND_SHARE/next.log"
 tally=$(next put)
 say "next client: put $tally"
 taken=$(metric 2 fallow_memserver_leased_bytes)
 expect "the next client has the memory" [ "$taken" -gt 0 ]
 before=$(next check)
-lab exec 1 'kill -CONT $(</run/f.pid)'
+lab exec 1 'kill -CONT $(</run/fallow-lab/f.pid)'
 load_goes_on writes
 expect_load writes lost refused
 tally=$(pages check p 0 8192 81)

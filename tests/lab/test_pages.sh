@@ -30,5 +30,5 @@ say "memory server's processor time: $used ticks of 10 ms in $seconds s of gets"
 for copies in $(seq $count); do
 	expect_pages "$(all_ok 6144)" flush "r$copies" 0 6144
 done
-lab exec 1 "$BIN/fallow bench --socket /run/f.sock --size 32MiB --gets 2000 --depth 1 --copies 1 --compressible 0" 2>/dev/null |
+lab exec 1 "$BIN/fallow bench --socket /run/fallow-lab/f.sock --size 32MiB --gets 2000 --depth 1 --copies 1 --compressible 0" 2>/dev/null |
 	while read -r line; do say "$line"; done

@@ -23,7 +23,7 @@ link_fails() {
 		! abandoned || break
 	done
 	abandoned || fail "no read into the guest's memory was abandoned"
-	pinned=$(lab exec 1 'curl -s --unix-socket /run/f.http http://f/v1/disks' | jq '.disks[0].guest | [.pinned_bytes, .memory_bytes]' -c)
+	pinned=$(lab exec 1 'curl -s --unix-socket /run/fallow-lab/f.http http://f/v1/disks' | jq '.disks[0].guest | [.pinned_bytes, .memory_bytes]' -c)
 	expect "all of its memory is registered: $pinned" jq -e '.[0] == .[1] and .[0] > 0' >/dev/null <<<"$pinned"
 	expect "a donor was blamed for nothing" metric_is 1 fallow_records_corrupt_total 0
 	say "$(direct) of $(metric 1 fallow_get_remote_seconds_count) pages from other machines were read straight into its memory; cut $try times"

@@ -2,7 +2,7 @@
 # that is gone is answered by the next holder, or is an error; never wrong bytes (DESIGN, rules 1 and 4).
 needs nodes:4
 pressure() { # NODE KIB: what the memory server reads as its machine's free memory
-	lab exec "$1" "printf 'MemTotal: 655360 kB\nMemAvailable: $2 kB\n' >/run/meminfo.new; mv /run/meminfo.new /run/meminfo"
+	lab exec "$1" "printf 'MemTotal: 655360 kB\nMemAvailable: $2 kB\n' >/run/fallow-lab/meminfo.new; mv /run/fallow-lab/meminfo.new /run/fallow-lab/meminfo"
 }
 refused() { metric 1 fallow_donor_failed_total 'donor="d2",reason="refused"'; }
 taken() { metric 2 fallow_memserver_leases_ended_total 'how="forced"'; }
@@ -13,7 +13,7 @@ start_all() {
 	local node
 	for node in 2 3 4; do
 		pressure $node 600000
-		donor_start $node "memory: {min: 0, max: 192MiB, floor: 10%, interval: 100ms, meminfo: /run/meminfo, psi: /run/none}" \
+		donor_start $node "memory: {min: 0, max: 192MiB, floor: 10%, interval: 100ms, meminfo: /run/fallow-lab/meminfo, psi: /run/fallow-lab/none}" \
 			"lease: {revoke_grace: 10ms}"
 	done
 	backend_config "2 3 4"

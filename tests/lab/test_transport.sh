@@ -1,7 +1,7 @@
 # The transport by itself (DESIGN, rules 3 and 4: only the holder of a lease reaches its memory, and no longer than that).
 needs verbs
 verbs_check() { # [ROUNDS]
-	lab exec 2 "setsid $BIN/test-verbs serve 7500 </dev/null >/run/lab/verbs.log 2>&1 & echo \$! >/run/verbs.pid"
+	lab exec 2 "setsid $BIN/test-verbs serve 7500 </dev/null >/run/lab/verbs.log 2>&1 & echo \$! >/run/fallow-lab/verbs.pid"
 	wait_for "the serving end listens" lab exec 2 'ss -ltn | grep -q :7500'
 	lab exec 1 "timeout 300 $BIN/test-verbs check $(lab address 2) 7500 $*" || fail "test-verbs $*: $(cat "$(share 2)/verbs.log")"
 }

@@ -8,15 +8,15 @@ device_up() {
 	donor_start $TARGET 'region: {size: 16MiB}' 'memory: {min: 512MiB, max: 512MiB, floor: 1%}' || return 1
 	backend_config "$TARGET" 'store: {size: 8MiB, segment: 256KiB, max_pages: 262144}' 'pools: {copies: 1}' \
 		"lanes: {count: $LANES, get_poll: 2ms, idle_poll: 2ms}" 'remote: {max_lease: 512MiB}' \
-		'disks:' "  - {name: bench, size: ${DEVICE_MIB}MiB, frontend: nbd, socket: /run/bench.sock}" &&
+		'disks:' "  - {name: bench, size: ${DEVICE_MIB}MiB, frontend: nbd, socket: /run/fallow-lab/bench.sock}" &&
 		backend_start && wait_for "the donor is up" donors_up 1 &&
-		wait_for "the disk is served" lab exec 1 'test -S /run/bench.sock' || return 1
+		wait_for "the disk is served" lab exec 1 'test -S /run/fallow-lab/bench.sock' || return 1
 	lab exec 1 "modprobe nbd nbds_max=2
-		nbd-client -unix /run/bench.sock /dev/nbd1 -name bench -connections $LANES -block-size 4096 >/run/nbd-bench.log 2>&1 &&
+		nbd-client -unix /run/fallow-lab/bench.sock /dev/nbd1 -name bench -connections $LANES -block-size 4096 >/run/fallow-lab/nbd-bench.log 2>&1 &&
 			{ echo /dev/nbd1; exit; }
-		cat /run/nbd-bench.log; exit 1"
+		cat /run/fallow-lab/nbd-bench.log; exit 1"
 }
 device_down() {
-	lab exec 1 'nbd-client -d /dev/nbd1; kill $(</run/f.pid)'
+	lab exec 1 'nbd-client -d /dev/nbd1; kill $(</run/fallow-lab/f.pid)'
 	donor_kill $TARGET TERM
 }
