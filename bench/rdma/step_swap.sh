@@ -35,7 +35,7 @@ redis() { # PATH
 		server=\$!
 		for i in \$(seq 300); do redis-cli -s \$s ping >/dev/null 2>&1 && break; sleep 0.1; done
 		values=\$(python3 $PWD/bench/rdma/redis_load.py \$s $((need_mib * 15 / 16)) /usr/include /usr/share/perl /usr/lib/python3 /usr/share/doc /usr/share/qemu /usr/lib/x86_64-linux-gnu) &&
-			timeout 300 redis-benchmark -s \$s -c 1 -n $((accesses / 2)) -r \$values --csv GET key:__rand_int__
+			timeout 300 redis-benchmark -s \$s -c 1 -n $accesses -r \$values --csv GET key:__rand_int__
 		code=\$?
 		kill -KILL \$server; wait \$server 2>/dev/null
 		(exit \$code)") || { echo "$out"; return 1; }
