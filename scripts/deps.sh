@@ -8,7 +8,8 @@ build_packages="gcc libc6-dev cmake ninja-build pkg-config protobuf-c-compiler l
 	libyaml-dev libssl-dev libjansson-dev libsystemd-dev libcmocka-dev"
 test_packages="socat jq curl python3 procps nbdkit qemu-utils libnbd-bin"
 fuzz_packages="clang libclang-rt-14-dev"
-lab_packages="qemu-system-x86 busybox-static kmod cpio binutils util-linux iproute2 rdma-core ibverbs-providers perftest jq nbd-client"
+lab_packages="qemu-system-x86 busybox-static kmod cpio binutils util-linux iproute2 rdma-core ibverbs-providers perftest jq nbd-client
+	openssh-client dropbear-bin python3-minimal"
 # What the bench over verbs measures Fallow against.
 peers_packages="fio nvme-cli nbdkit nbd-client python3-minimal redis-server redis-tools"
 guest_packages="qemu-system-x86 qemu-system-common busybox-static kmod cpio binutils util-linux e2fsprogs fio jq qemu-utils nbdkit
