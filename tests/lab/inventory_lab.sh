@@ -1,7 +1,7 @@
 #!/bin/bash
 # A cluster of the lab as real machines: inventory_lab.sh BUILD_DIRECTORY [COMMAND...] runs the command with an inventory
 # of four lab nodes (kernels, Soft-RoCE and power of their own) that are reached by ssh over a second network, which ends at
-# this machine's loopback. Without a command it runs some of the lab's tests.
+# this machine's loopback. Without a command it runs the lab's test donor_loss.
 # Exit code 77: there is no cluster, or no dropbear, to be had here.
 set -u
 BUILD=$(cd "$1" && pwd)
@@ -118,5 +118,5 @@ for node in $(seq $NODES); do
 		sleep 0.5
 	done
 done
-[ $# -gt 0 ] || set -- bash tests/lab/run.sh "$BUILD" donor_loss transport
+[ $# -gt 0 ] || set -- bash tests/lab/run.sh "$BUILD" donor_loss
 "$@"
