@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that a command needs, when they are missing: deps.sh [build] [test] [fuzz] [lab] [guest] [peers].
+# Installs the Debian packages that a command needs, when they are missing: deps.sh [build] [test] [fuzz] [lab] [inventory] [guest] [peers].
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -8,8 +8,9 @@ build_packages="gcc libc6-dev cmake ninja-build pkg-config protobuf-c-compiler l
 	libyaml-dev libssl-dev libjansson-dev libsystemd-dev libcmocka-dev"
 test_packages="socat jq curl python3 procps nbdkit qemu-utils libnbd-bin"
 fuzz_packages="clang libclang-rt-14-dev"
-lab_packages="qemu-system-x86 busybox-static kmod cpio binutils util-linux iproute2 rdma-core ibverbs-providers perftest jq nbd-client
-	openssh-client dropbear-bin python3-minimal"
+lab_packages="qemu-system-x86 busybox-static kmod cpio binutils util-linux iproute2 rdma-core ibverbs-providers perftest jq nbd-client"
+# What makes a lab node a machine that is reached by ssh (tests/lab/inventory_lab.sh).
+inventory_packages="openssh-client dropbear-bin python3-minimal"
 # What the bench over verbs measures Fallow against.
 peers_packages="fio nvme-cli nbdkit nbd-client python3-minimal redis-server redis-tools"
 guest_packages="qemu-system-x86 qemu-system-common busybox-static kmod cpio binutils util-linux e2fsprogs fio jq qemu-utils nbdkit
@@ -22,6 +23,7 @@ for group in "$@"; do
 	test) wanted="$wanted $test_packages" ;;
 	fuzz) wanted="$wanted $fuzz_packages" ;;
 	lab) wanted="$wanted $lab_packages" ;;
+	inventory) wanted="$wanted $inventory_packages" ;;
 	peers) wanted="$wanted $peers_packages" ;;
 	guest) wanted="$wanted $guest_packages" ;;
 	*) die "deps: no group '$group'" ;;

@@ -2,7 +2,7 @@
 # A cluster of the lab as real machines: inventory_lab.sh BUILD_DIRECTORY [COMMAND...] runs the command with an inventory
 # of four lab nodes (kernels, Soft-RoCE and power of their own) that are reached by ssh over a second network, which ends at
 # this machine's loopback. Without a command it runs the lab's test donor_loss.
-# Exit code 77: there is no cluster, or no dropbear, to be had here.
+# Exit code 77: there is no cluster, or no dropbear or ssh, to be had here.
 set -u
 BUILD=$(cd "$1" && pwd)
 shift
@@ -35,8 +35,7 @@ trap finish EXIT
 trap 'exit 1' INT TERM
 
 why=$(FALLOW_LAB_BUILD=$BUILD scripts/lab.sh check 2>&1) || left_out "no cluster can be started here: $(tail -n 1 <<<"$why")"
-PATH=$PATH:/usr/sbin
-command -v dropbear >/dev/null && command -v ssh-keygen >/dev/null || left_out "no dropbear or no ssh"
+why=$(scripts/deps.sh inventory 2>&1) || left_out "no dropbear or no ssh can be had: $(tail -n 1 <<<"$why")"
 
 ### The machines: lab nodes with a network card more, and a directory that all of them share with this machine
 mkdir "$D/cluster" "$D/shared"
